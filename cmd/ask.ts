@@ -1,0 +1,133 @@
+/**
+ * Questions on a terminal, through consola. Ctrl-C, Ctrl-D, Escape, a hang-up and every signal end them.
+ *
+ * Bun 1.4.5 gives a `tty.WriteStream` a `write` of its own, so that consola (3.4.2), which swallows the echo of its
+ * prompts by overriding `_write`, swallows nothing: what is typed stays on the screen and out of the answer. So such a
+ * stream gets the `write` of every stream back when consola hands it to readline; to be removed when
+ * `node:tty` respects `_write` (compare https://github.com/oven-sh/bun/pull/33508).
+ */
+import readline from "node:readline";
+import { Writable } from "node:stream";
+import { say, stopSignal } from "./process.ts";
+
+/** The person at the terminal does not want to go on. */
+export class Cancelled extends Error {
+  /** As after SIGINT. */
+  readonly exitCode = 130;
+}
+
+/** One of several things to choose from. */
+export interface Choice {
+  value: string;
+  /** What its line says. */
+  label: string;
+  /** Said in brackets while the cursor is on it. */
+  hint?: string;
+}
+
+/** A question to answer with yes or no. */
+export function confirm(question: string, initial: boolean): Promise<boolean> {
+  return ask<boolean>(question, { type: "confirm", initial });
+}
+
+/**
+ * A question to answer with a line of text, asked again until `check` has nothing to say against it.
+ *
+ * @param options.initial stands there to be edited
+ * @param options.check says what is wrong with an answer; undefined if nothing is
+ */
+export async function text(
+  question: string,
+  options: { initial?: string; check?: (answer: string) => string | undefined } = {},
+): Promise<string> {
+  for (let initial = options.initial; ; ) {
+    const given = await ask<string | undefined>(question, { type: "text", ...(initial ? { initial } : {}) });
+    const answer = given?.trim() ?? "";
+    const wrong = options.check?.(answer);
+    if (wrong === undefined) return answer;
+    say(`${wrong}\n`);
+    initial = answer;
+  }
+}
+
+/** A question to answer by choosing one. */
+export function one(question: string, options: readonly Choice[]): Promise<string> {
+  return ask<string>(question, { type: "select", options: [...options] });
+}
+
+/**
+ * A question to answer by choosing any number, none included: space marks, enter ends.
+ *
+ * @param marked values that are marked to begin with
+ */
+export function several(question: string, options: readonly Choice[], marked: readonly string[]): Promise<string[]> {
+  let isDone = false;
+  const ended = (_: string, key?: { name?: string }) => {
+    isDone ||= key?.name === "return";
+  };
+  // After enter, consola shows the labels of all that is marked, in one line: names will do there.
+  const lines = options.map(({ value, label, ...more }) => ({
+    ...more,
+    value,
+    get label() {
+      return isDone ? value : label;
+    },
+  }));
+  process.stdin.on("keypress", ended);
+  return ask<string[]>(question, {
+    type: "multiselect",
+    options: lines,
+    initial: [...marked],
+    required: false,
+  }).finally(() => process.stdin.off("keypress", ended));
+}
+
+type Options =
+  | { type: "confirm"; initial: boolean }
+  | { type: "text"; initial?: string }
+  | { type: "select"; options: Choice[] }
+  | { type: "multiselect"; options: Choice[]; initial: string[]; required: boolean };
+
+async function ask<T>(question: string, options: Options): Promise<T> {
+  const signal = stopSignal();
+  signal.throwIfAborted();
+  const { consola } = await import("consola");
+  mendEcho();
+  const { stdin } = process;
+  const ended = Promise.withResolvers<never>();
+  const cancel = () => {
+    stdin.emit("keypress", "\u0003", { name: "c", ctrl: true }); // gives the terminal back, and the cursor
+    ended.reject(new Cancelled("cancelled"));
+  };
+  const onKey = (_: string, key?: { name?: string; ctrl?: boolean }) => {
+    if (key?.ctrl && key.name === "d") cancel();
+  };
+  // A terminal that has gone cannot be set back, which nobody needs to hear.
+  stdin.on("keypress", onKey).on("end", cancel).on("error", cancel);
+  signal.addEventListener("abort", cancel);
+  try {
+    const answer = consola.prompt(question, { ...options, cancel: "reject" } as never);
+    return (await Promise.race([answer, ended.promise])) as T;
+  } catch (error) {
+    signal.throwIfAborted();
+    if ((error as Error).name === "ConsolaPromptCancelledError") throw new Cancelled("cancelled");
+    throw error;
+  } finally {
+    stdin.off("keypress", onKey).off("end", cancel);
+    signal.removeEventListener("abort", cancel);
+  }
+}
+
+let mended = false;
+
+function mendEcho(): void {
+  if (mended) return;
+  mended = true;
+  const { createInterface } = readline;
+  const mending = (options: readline.ReadLineOptions) => {
+    const output = options.output as Writable | undefined;
+    if (output && Object.hasOwn(output, "_write")) output.write = Writable.prototype.write;
+    return createInterface(options);
+  };
+  readline.createInterface = mending as typeof createInterface;
+}

@@ -1,0 +1,124 @@
+/** The only file that writes stdout and stderr, hears signals and sets the exit code. */
+import { fstatSync, readFileSync, writeSync } from "node:fs";
+
+/**
+ * Write all of `text` to a file descriptor, now.
+ *
+ * Synchronous, so that what a caller evals is whole before the process ends. A pipe that is full answers EAGAIN where
+ * somebody made it non-blocking; then wait a little. A reader that has gone (`ef status | head`) is no error.
+ */
+function writeAll(fd: number, text: string): void {
+  const bytes = Buffer.from(text);
+  for (let at = 0; at < bytes.length; ) {
+    try {
+      at += writeSync(fd, bytes, at);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === "EPIPE") return;
+      if (code !== "EAGAIN") throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+    }
+  }
+}
+
+/** For programs: the one write to stdout that a command makes. */
+export function emit(text: string): void {
+  if (text) writeAll(1, text);
+}
+
+/** For people: stderr. */
+export function say(text: string): void {
+  writeAll(2, text);
+}
+
+/**
+ * Is the descriptor a terminal? By its device number (Linux, admin-guide/devices.txt: 4 and 5 are consoles, 136 to 143
+ * pseudo-terminals): node:tty and the streams of `process` take longer to load than a whole fresh sync.
+ */
+function isTerminal(fd: number): boolean {
+  try {
+    const { rdev } = fstatSync(fd);
+    const major = Math.floor(rdev / 256) & 0xfff;
+    return major === 4 || major === 5 || (major >= 136 && major <= 143);
+  } catch {
+    return false; // closed
+  }
+}
+
+export const stderrIsTerminal = (): boolean => isTerminal(2);
+export const stdoutIsTerminal = (): boolean => isTerminal(1);
+/** Can a person be asked? */
+export const isInteractive = (): boolean => isTerminal(0) && isTerminal(1);
+
+const codes = { bold: 1, dim: 2, red: 31, green: 32, yellow: 33, cyan: 36 } as const;
+
+/** Colour for a terminal; plain text under NO_COLOR, TERM=dumb, or when it goes to a file. */
+export function paint(colour: keyof typeof codes, text: string, coloured = stderrIsTerminal()): string {
+  if (!coloured || process.env.NO_COLOR || process.env.TERM === "dumb") return text;
+  return `\u001B[${codes[colour]}m${text}\u001B[0m`;
+}
+
+/** Signals that end a command, and their numbers, which POSIX fixes. */
+const heard = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
+
+let controller: AbortController | undefined;
+const abort = (name: NodeJS.Signals) => controller?.abort(new Stopped(name as keyof typeof heard));
+
+/** The reason of an abort by a signal of the operating system. */
+export class Stopped extends Error {
+  constructor(readonly signalName: keyof typeof heard) {
+    super(`stopped by ${signalName}`);
+  }
+  /** As a shell counts it. */
+  get exitCode(): number {
+    return 128 + heard[this.signalName];
+  }
+}
+
+/** Aborts at SIGINT, SIGTERM or SIGHUP. From the first call on, these no longer end the process at once. */
+export function stopSignal(): AbortSignal {
+  if (!controller) {
+    controller = new AbortController();
+    for (const name of Object.keys(heard)) process.on(name, abort);
+  }
+  return controller.signal;
+}
+
+/** What a running command gets handed on: these, and those of the terminal where the terminal did not send them to it. */
+const forwarded = ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGQUIT"] as const;
+
+/**
+ * Hand every signal on to a command, instead of stopping for it ourselves.
+ *
+ * Ctrl-C goes to the whole foreground group, so the command has it already; sent twice, Python would stop its own clean-up.
+ *
+ * @returns the end of it
+ */
+export function forwardSignals(send: (name: NodeJS.Signals) => void): () => void {
+  for (const name of Object.keys(heard)) process.off(name, abort);
+  const listeners = forwarded.map((name) => {
+    const fromTerminal = name === "SIGINT" || name === "SIGQUIT";
+    const listener = () => {
+      if (!fromTerminal || !inForeground()) send(name);
+    };
+    process.on(name, listener);
+    return [name, listener] as const;
+  });
+  return () => {
+    for (const [name, listener] of listeners) process.off(name, listener);
+  };
+}
+
+/** Is our process group the one that the terminal sends Ctrl-C to? (proc(5), /proc/pid/stat: pgrp and tpgid.) */
+function inForeground(): boolean {
+  try {
+    const stat = readFileSync("/proc/self/stat", "utf8");
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return fields[2] === fields[5];
+  } catch {
+    return isTerminal(0);
+  }
+}
+
+/** Warnings and errors, as every command words them. */
+export const warn = (message: string): void => say(`${paint("yellow", "warning:")} ${message}\n`);

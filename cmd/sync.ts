@@ -1,0 +1,113 @@
+import { Exit } from "../lib/base/errors.ts";
+import { dialects, exportText, parentDialect } from "../lib/base/shell.ts";
+import { loadConfig } from "../lib/config/store.ts";
+import { type SyncResult, sync } from "../lib/sync.ts";
+import { command } from "./args.ts";
+import { say, stopSignal } from "./process.ts";
+import { syncProgress } from "./progress.ts";
+
+export default command({
+  name: "sync",
+  description: "Copy caches to scratch and print the exports to eval",
+  examples: [
+    ['eval "$(ef sync)"', "in a job script"],
+    ["ef sync --dry-run", "what would be copied"],
+    ["ef sync --var HF_HOME --force", "compare one variable now, fresh or not"],
+  ],
+  args: {
+    var: {
+      type: "string",
+      multiple: true,
+      valueHint: "NAME",
+      description: "Only this variable, also a disabled one; repeatable",
+      input: "vars",
+      inputAliases: ["only_vars"],
+      values: "vars",
+    },
+    "dry-run": {
+      type: "boolean",
+      alias: "n",
+      description: "Say what would be copied, touch nothing, print no exports",
+    },
+    force: { type: "boolean", description: "Compare and copy even if the last sync is fresh" },
+    verbose: { type: "boolean", alias: "v", description: "Name every file that changes" },
+    shell: {
+      type: "enum",
+      options: dialects,
+      description: "Syntax of the exports (default: that of the calling shell)",
+    },
+    fail: {
+      type: "boolean",
+      default: true,
+      description: "Leave out the last statement that makes the eval fail after an error",
+    },
+    preflight: { type: "boolean", default: true, description: "Do not check first that there is room" },
+  },
+  onError: (rawArgs) =>
+    rawArgs.some((arg) => arg === "--no-fail" || arg === "--dry-run" || arg === "-n")
+      ? ""
+      : exportText(dialectIn(rawArgs), {}, true),
+  async run({ args }) {
+    const tell = syncProgress({ quiet: args.json, verbose: args.verbose });
+    const result = await sync(await loadConfig(), {
+      only: args.var,
+      force: args.force,
+      dryRun: args["dry-run"],
+      allNames: args.verbose,
+      preflight: args.preflight,
+      get signal() {
+        return stopSignal(); // asked for when there is something to stop: the handlers take a millisecond
+      },
+      onEvent: tell,
+    });
+    if (result.steps.length === 0 && !args.json)
+      say("no variables to sync: add one with ef init, or ef config set vars.NAME.source DIR\n");
+    const failed = result.errors.length > 0;
+    return {
+      json: syncJson(result, args),
+      text: args["dry-run"]
+        ? ""
+        : exportText(
+            args.shell ?? parentDialect(process.ppid),
+            { ...result.exports, ...result.env },
+            failed && args.fail,
+          ),
+      code: failed ? Exit.failed : Exit.ok,
+    };
+  },
+});
+
+/** The dialect to fail in when the arguments may not even be valid. */
+function dialectIn(rawArgs: readonly string[]) {
+  const at = rawArgs.findIndex((arg) => arg === "--shell" || arg.startsWith("--shell="));
+  const named = rawArgs[at]?.startsWith("--shell=") ? rawArgs[at]?.slice("--shell=".length) : rawArgs[at + 1];
+  return dialects.find((dialect) => at >= 0 && dialect === named) ?? parentDialect(process.ppid);
+}
+
+/** The shape of euler-files, and what ef adds. */
+function syncJson(result: SyncResult, args: { "dry-run": boolean; force: boolean; verbose: boolean; var: string[] }) {
+  return {
+    dry_run: args["dry-run"],
+    force: args.force,
+    verbose: args.verbose,
+    only_vars: args.var,
+    scratch_base: result.scratchBase,
+    results: result.steps
+      .filter(({ status }) => status !== "failed")
+      .map(({ name, status, source, target, plan, seconds }) => ({
+        name,
+        status,
+        source,
+        target,
+        seconds,
+        ...(plan ? { files: plan.files, bytes: plan.bytes, names: plan.names, skipped: plan.skipped } : {}),
+      })),
+    exports: result.exports,
+    env: result.env,
+    warnings: result.warnings,
+    errors: result.errors,
+    failures: result.steps.flatMap(({ name, error }) =>
+      error ? [{ name, code: error.code, message: error.message, hint: error.hint, path: error.path }] : [],
+    ),
+  };
+}

@@ -1,0 +1,28 @@
+import type { Commands } from "./args.ts";
+
+/** Every command. */
+export const commands: Commands = {
+  sync: () => import("./sync.ts"),
+  exec: () => import("./exec.ts"),
+  status: () => import("./status.ts"),
+  init: () => import("./init.ts"),
+  "config path": () => import("./config-path.ts"),
+  "config show": () => import("./config-show.ts"),
+  "config get": () => import("./config-get.ts"),
+  "config set": () => import("./config-set.ts"),
+  "config unset": () => import("./config-unset.ts"),
+  "config edit": () => import("./config-edit.ts"),
+  "config validate": () => import("./config-validate.ts"),
+  doctor: () => import("./doctor.ts"),
+  "shell-init": () => import("./shell-init.ts"),
+  completions: () => import("./completions.ts"),
+  schema: () => import("./schema.ts"),
+  __values: () => import("./values.ts"),
+};
+
+/** Groups of the help. */
+export const groups: Record<string, readonly string[]> = {
+  "Stage data": ["sync", "exec", "status"],
+  "Set up": ["init", "config", "shell-init", "completions", "doctor"],
+  "For programs": ["schema"],
+};

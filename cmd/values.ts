@@ -1,0 +1,43 @@
+/** What the completion scripts ask for while somebody waits at a prompt: quick, silent, and never an error. */
+import { readOwn } from "../lib/base/files.ts";
+import { realPath } from "../lib/base/paths.ts";
+import { configPath } from "../lib/config/store.ts";
+import { type Commands, command, namesOf, type ValueKind } from "./args.ts";
+
+/** A configuration larger than this is none, in bytes. */
+const configLimit = 16 * 2 ** 20;
+
+export default command({
+  name: "__values",
+  description: "Values for completion scripts, one a line",
+  plain: true,
+  args: { kind: { type: "positional", valueHint: "KIND", description: "What to list" } },
+  async run({ args, commands }) {
+    const source = Object.entries(sources).find(([kind]) => kind === args.kind)?.[1];
+    const values = (await Promise.resolve(source?.(commands)).catch(() => undefined)) ?? [];
+    return {
+      json: {},
+      text: values
+        .filter(isLine)
+        .map((value) => `${value}\n`)
+        .join(""),
+    };
+  },
+});
+
+const isLine = (value: string) => value !== "" && !/[\n\r\0]/.test(value);
+
+const sources: Record<Exclude<ValueKind, "file" | "dir">, (commands: Commands) => Promise<readonly string[]>> = {
+  vars: async () => Object.keys(table(config().vars)),
+  "config-keys": async () => (await import("../lib/settings.ts")).knownKeys(config()),
+  commands: async (commands) => namesOf(commands).map((name) => name.replaceAll(" ", ".")),
+};
+
+/** The configuration as it stands in the file, right or wrong. Only a regular file is read: a FIFO would wait for ever. */
+function config(): Record<string, unknown> {
+  const text = readOwn(realPath(configPath()), configLimit)?.toString("utf8") ?? "{}";
+  return table(JSON.parse(text.replace(/^\uFEFF/, "")));
+}
+
+const table = (value: unknown) =>
+  (typeof value === "object" && value !== null ? { ...value } : {}) as Record<string, unknown>;

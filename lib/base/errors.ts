@@ -1,0 +1,94 @@
+/** Exit codes of every command (spec: 128+n for "ended by signal n" is added by `cmd/`). */
+export const Exit = { ok: 0, failed: 1, usage: 2 } as const;
+
+/**
+ * What went wrong, for scripts. The table says which exit code a code means, so that no throw site has to.
+ */
+const exits = {
+  /** A flag, argument or `--input-json` key that does not exist or has the wrong form. */
+  USAGE: Exit.usage,
+  /** A question that only a person could answer, and nobody to ask. */
+  NOT_INTERACTIVE: Exit.usage,
+  CONFIG_NOT_FOUND: Exit.usage,
+  CONFIG_UNREADABLE: Exit.usage,
+  CONFIG_INVALID: Exit.usage,
+  CONFIG_NOT_SAVED: Exit.failed,
+  /** A `$VAR` in a path that has no value. */
+  UNSET_VARIABLE: Exit.usage,
+  /** Source and scratch are the same, lie in each other, or are no place to write to. */
+  BAD_ROOT: Exit.usage,
+  UNKNOWN_VAR: Exit.usage,
+  /** An outside program is not installed. */
+  TOOL_MISSING: Exit.usage,
+  TOOL_FAILED: Exit.failed,
+  TRANSFER_PARTIAL: Exit.failed,
+  LOCK_TIMEOUT: Exit.failed,
+  LOCK_FAILED: Exit.failed,
+  NO_SPACE: Exit.failed,
+  IO: Exit.failed,
+  ABORTED: Exit.failed,
+} as const;
+
+export type ErrorCode = keyof typeof exits;
+
+export interface ErrorDetails {
+  /** What the user can do next. */
+  hint?: string | undefined;
+  /** The path that it is about. */
+  path?: string | undefined;
+  cause?: unknown;
+}
+
+/** The one error class of ef: `code` for scripts, the message for people (what, where, why), `hint` for the next step. */
+export class EfError extends Error {
+  override name = "EfError";
+  readonly hint: string | undefined;
+  readonly path: string | undefined;
+
+  constructor(
+    readonly code: ErrorCode,
+    message: string,
+    { hint, path, cause }: ErrorDetails = {},
+  ) {
+    super(message, { cause });
+    this.hint = hint;
+    this.path = path;
+  }
+
+  /** The process exit code this error stands for. */
+  get exit(): number {
+    return exits[this.code];
+  }
+}
+
+/** The `errno` name (`ENOSPC`) of an error from node:fs, if it has one. */
+export function errnoOf(error: unknown): string | undefined {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === "string" && /^E[A-Z0-9]+$/.test(code) ? code : undefined;
+}
+
+const errnoTexts: Record<string, string> = {
+  EACCES: "permission denied",
+  EDQUOT: "disk quota exceeded",
+  EEXIST: "it exists already",
+  EIO: "input/output error of the storage",
+  EISDIR: "it is a directory",
+  ELOOP: "it is a symbolic link, or a loop of them",
+  EMFILE: "too many open files (ulimit -n)",
+  ENAMETOOLONG: "the name is too long",
+  ENOENT: "no such file or directory",
+  ENOLCK: "no locks available",
+  ENOSPC: "no space left (bytes or inodes)",
+  ENOTDIR: "a part of the path is not a directory",
+  EPERM: "operation not permitted",
+  EROFS: "the file system is read-only",
+  ESTALE: "stale file handle (the server changed it)",
+  ETIMEDOUT: "the storage did not answer in time",
+};
+
+/** Why a system call failed, in words, without the path and the stack that node puts there. */
+export function reasonOf(error: unknown): string {
+  const errno = errnoOf(error);
+  if (errno) return `${errnoTexts[errno] ?? "system error"} (${errno})`;
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,189 @@
+/**
+ * Outside programs, through zx.
+ *
+ * Arguments travel as a list to execve(2), never through a shell string: zx would quote them into one, so `run` hands
+ * it a `spawn` that ignores the string. What a program prints is streamed to the caller and only its tail is kept, as
+ * zx alone would hold all of it in memory.
+ */
+import { spawn as nodeSpawn, type SpawnOptions } from "node:child_process";
+import { constants } from "node:os";
+import { $ as zx } from "zx";
+import { EfError, errnoOf } from "./errors.ts";
+import { span } from "./trace.ts";
+
+export interface RunOptions {
+  /** Working directory. @default the caller's */
+  cwd?: string;
+  /** The whole environment of the program. @default the caller's */
+  env?: Record<string, string | undefined>;
+  /** Exit codes that are no failure. @default [0] */
+  accept?: readonly number[];
+  /** Ends the program and all that it started: SIGTERM, and SIGKILL after ten seconds. */
+  signal?: AbortSignal | undefined;
+  /** Each piece of stdout as it comes. Without it the last {@link RunOptions.keepBytes} are in the result. */
+  onStdout?: (chunk: Buffer) => void;
+  /** Each piece of stderr as it comes (it is kept in the result too). */
+  onStderr?: (chunk: Buffer) => void;
+  /** How much of each stream's end the result keeps, in bytes. @default 1 MiB */
+  keepBytes?: number;
+  /** An open file descriptor that the program inherits, so that what it stands for (a lock) lives as long as the program. */
+  inheritFd?: number | undefined;
+  /**
+   * For programs that run long: end them when this process ends, however it ends, SIGKILL included.
+   * @default false
+   */
+  guarded?: boolean;
+}
+
+export interface RunResult {
+  /** The exit code; 128+n where signal n ended the program. */
+  code: number;
+  /** The end of what it printed, as UTF-8 (other bytes become U+FFFD). */
+  stdout: string;
+  stderr: string;
+}
+
+/**
+ * Runs "$@" in the background and holds a pipe whose other end only ef has: when ef is gone, however it went, the read
+ * returns and the whole process group gets SIGTERM. rsync then removes its temporary file. A signal that comes before
+ * the program is there is kept for it, and sent again until it has ended: between fork and exec one can be lost.
+ */
+const guard = `exec 3<&0 </dev/null
+stop=
+trap 'stop=1' INT TERM HUP
+"$@" 3<&- &
+job=$!
+(trap '' INT TERM HUP; read -r _ <&3; while kill -0 $job; do kill -TERM 0; sleep 1; done) >/dev/null 2>&1 &
+watch=$!
+exec 3<&-
+[ -z "$stop" ] || kill -TERM $job
+wait $job; code=$?
+while kill -0 $job 2>/dev/null; do wait $job; code=$?; done
+kill -KILL $watch 2>/dev/null
+exit $code`;
+
+/** The inherited descriptor's number inside the program: above the guard's own. */
+const inheritedAt = 4;
+
+/** How long a program may take to end after SIGTERM, in seconds. */
+const graceS = 10;
+
+/** Keeps the last `limit` bytes that are pushed: what zx takes as its store. */
+function tail(limit: number, receive?: (chunk: Buffer) => void) {
+  let chunks: Buffer[] = [];
+  let bytes = 0;
+  return {
+    push(chunk: Buffer | string) {
+      const buffer = Buffer.from(chunk);
+      receive?.(buffer);
+      if (limit === 0) return;
+      chunks.push(buffer);
+      bytes += buffer.length;
+      if (bytes > 2 * limit) {
+        chunks = [Buffer.concat(chunks).subarray(-limit)];
+        bytes = limit;
+      }
+    },
+    text: () =>
+      Buffer.concat(chunks)
+        .subarray(-limit || undefined)
+        .toString("utf8"),
+  };
+}
+
+/**
+ * Run a program to its end.
+ *
+ * @param argv the program and its arguments, as a list
+ * @throws {EfError} TOOL_MISSING if it is not installed, TOOL_FAILED (with the end of its stderr) if its exit code is
+ *   not accepted; the signal's reason if that aborted
+ * @example
+ * const { stdout } = await run(["rsync", "--version"]);
+ */
+export async function run(argv: readonly string[], options: RunOptions = {}): Promise<RunResult> {
+  return span(`exec ${argv[0]}`, () => runNow(argv, options), { argv });
+}
+
+async function runNow(argv: readonly string[], options: RunOptions): Promise<RunResult> {
+  const { accept = [0], signal, keepBytes = 1 << 20, guarded = false } = options;
+  signal?.throwIfAborted();
+  const [program = "", ...rest] = guarded ? ["/bin/sh", "-c", guard, "ef-guard", ...argv] : argv;
+  const stdout = tail(options.onStdout ? 0 : keepBytes, options.onStdout);
+  const stderr = tail(keepBytes, options.onStderr);
+  const stdio: (number | "ignore" | "pipe")[] = [guarded ? "pipe" : "ignore", "pipe", "pipe"];
+  if (options.inheritFd !== undefined) {
+    while (stdio.length < inheritedAt) stdio.push("ignore");
+    stdio.push(options.inheritFd);
+  }
+  const child = zx({
+    spawn: ((_: string, __: string[], opts: SpawnOptions) =>
+      nodeSpawn(program, rest, { ...opts, shell: false })) as unknown as typeof nodeSpawn,
+    quote: (text) => text, // for zx's own display; nothing is run from it
+    store: { stdout, stderr, stdall: { push() {} } } as never,
+    detached: true, // a process group of its own: ended as a whole, and the terminal's Ctrl-C reaches ef alone
+    nothrow: true,
+    quiet: true,
+    stdio,
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    env: (options.env ?? process.env) as NodeJS.ProcessEnv,
+  })`${argv}`;
+  const disarm = killOnAbort(child.pid, signal);
+  const { exitCode, signal: endedBy, cause } = await child.finally(disarm);
+  signal?.throwIfAborted();
+  if (cause) throw cannotStart(argv[0] ?? "", cause);
+
+  const code = exitCode ?? 128 + (endedBy ? constants.signals[endedBy] : 0);
+  const result = { code, stdout: stdout.text(), stderr: stderr.text() };
+  if (guarded && code === 127 && /not found/.test(result.stderr)) throw missing(argv[0] ?? "");
+  if (!accept.includes(code)) throw failed(argv, result);
+  return result;
+}
+
+/** Send SIGTERM to the process group, each second, when the signal aborts; SIGKILL if that does not help. Returns the undo. */
+function killOnAbort(pid: number | undefined, signal: AbortSignal | undefined): () => void {
+  if (pid === undefined || !signal) return () => {};
+  let timer: ReturnType<typeof setInterval> | undefined;
+  let seconds = 0;
+  const kill = (name: NodeJS.Signals) => {
+    try {
+      process.kill(-pid, name);
+    } catch {
+      // it has ended meanwhile
+    }
+  };
+  const stop = () => {
+    kill("SIGTERM");
+    timer = setInterval(() => kill(++seconds < graceS ? "SIGTERM" : "SIGKILL"), 1000);
+  };
+  signal.addEventListener("abort", stop, { once: true });
+  return () => {
+    signal.removeEventListener("abort", stop);
+    clearInterval(timer);
+  };
+}
+
+function cannotStart(program: string, cause: unknown): EfError {
+  const errno = errnoOf(cause);
+  if (errno === "ENOENT") return missing(program);
+  return new EfError("TOOL_FAILED", `Cannot start ${program}: ${errno ?? cause}`, { cause });
+}
+
+function missing(program: string): EfError {
+  return new EfError("TOOL_MISSING", `Cannot run ${program}: it is not installed, or not on PATH`, {
+    hint: `on a cluster try: module avail ${program}`,
+  });
+}
+
+function failed(argv: readonly string[], { code, stderr }: RunResult): EfError {
+  const how = code > 128 ? `was ended by signal ${code - 128}` : `failed with exit code ${code}`;
+  return new EfError("TOOL_FAILED", `${argv[0]} ${how}${lastLines(stderr)}`, {
+    hint: `it was called as: ${argv.join(" ")}`,
+  });
+}
+
+/** The last lines of a program's stderr, indented to go under a message; empty if it said nothing. */
+export function lastLines(text: string, count = 8): string {
+  const lines = text.split("\n").filter((line) => line.trim() !== "");
+  const cut = lines.length > count ? [`… (${lines.length - count} lines before)`] : [];
+  return [...cut, ...lines.slice(-count)].map((line) => `\n    ${line}`).join("");
+}

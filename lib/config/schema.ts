@@ -1,0 +1,156 @@
+/**
+ * `~/.euler-files.json`, version 1: the format of euler-files 1.1, field for field, and ef's own key `"ef"`.
+ *
+ * One description gives the type, the defaults, the check and (`ef schema --kind config`) the JSON Schema. Objects are
+ * loose: what another version wrote stays in the file. Paths are kept as they were written; `plan` expands them.
+ *
+ * Sections that most files lack are lazy: making their schemas would be a good part of a fresh sync's time.
+ */
+import * as v from "valibot";
+
+const text = (description: string) => v.pipe(v.string(), v.minLength(1), v.description(description));
+const seconds = (description: string) => v.pipe(v.number(), v.minValue(0), v.description(description));
+const flag = (description: string) => v.pipe(v.boolean(), v.description(description));
+const texts = (description: string) => v.pipe(v.array(v.string()), v.description(description));
+
+/** A name that a shell can export; checked here so that export statements need no quoting of names. */
+const EnvName = v.pipe(v.string(), v.regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "not a name that a shell can export"));
+
+const Var = v.looseObject({
+  source: text("Persistent directory; may contain $VAR, ${VAR} and ~"),
+  enabled: v.optional(flag("Sync it when no --var is given"), true),
+});
+
+const image = () =>
+  v.looseObject({
+    venv_name: text("Directory of the venv under venv_base"),
+    python_version: v.pipe(v.string(), v.description("Python of the venv when it was built, e.g. 3.11.5")),
+    sif_filename: text("File name in sif_store"),
+    built_at: v.optional(v.pipe(v.number(), v.description("Unix time of the last build, in seconds")), 0),
+    enabled: v.optional(flag("Take part in `ef apptainer sync`"), true),
+  });
+
+const apptainer = () =>
+  v.looseObject({
+    venv_base: v.optional(v.pipe(v.string(), v.description("Directory of the venvs; may contain $VAR and ~")), ""),
+    sif_store: v.optional(v.pipe(v.string(), v.description("Persistent directory of the built images")), ""),
+    scratch_sif_dir: v.optional(v.pipe(v.string(), v.description("Scratch directory that images are synced to")), ""),
+    base_image: v.optional(
+      v.pipe(v.string(), v.description("Base image; {version} is the venv's Python major.minor")),
+      "python:{version}-slim",
+    ),
+    container_venv_path: v.optional(text("Path of the venv inside the container"), "/opt/venv"),
+    build_args: v.optional(texts("Extra arguments of `apptainer build`"), () => ["--fakeroot"]),
+    images: v.optional(v.record(v.string(), image()), {}),
+  });
+
+const migration = () =>
+  v.looseObject({
+    old_path: v.string(),
+    new_path: v.string(),
+    migrated_at: v.pipe(v.number(), v.description("Unix time in seconds")),
+    field_name: v.pipe(v.string(), v.description("What was changed: source, venv_base, sif_store …")),
+    var_name: v.optional(v.string(), ""),
+  });
+
+const efVar = () =>
+  v.looseObject({
+    exclude: v.optional(texts("rsync patterns of what is never copied, besides the preset's")),
+    mirror: v.optional(flag("Delete on scratch what the source deleted and ef had put there")),
+    node_local: v.optional(flag("Stage it to the node's own disk")),
+    env: v.optional(
+      v.pipe(v.record(EnvName, v.string()), v.description("Variables exported beside it, e.g. HF_HUB_OFFLINE")),
+    ),
+  });
+
+const transfer = () =>
+  v.looseObject({
+    engine: v.optional(v.pipe(v.picklist(["auto", "builtin", "rsync"]), v.description("What copies"))),
+    workers: v.optional(
+      v.union(
+        [v.literal("auto"), v.pipe(v.number(), v.integer(), v.minValue(1))],
+        'expected "auto" or a whole number from 1',
+      ),
+    ),
+    bwlimit: v.optional(
+      v.pipe(
+        v.string(),
+        v.regex(/^\d+(\.\d+)?[KMGT]?$/i, "not a rate such as 200M"),
+        v.description("Bytes per second; K, M, G are powers of 1024"),
+      ),
+    ),
+    verify: v.optional(v.pipe(v.picklist(["size", "checksum"]), v.description("How a copy is checked"))),
+    times: v.optional(v.pipe(v.picklist(["source", "arrival"]), v.description("Modification times on scratch"))),
+  });
+
+const extension = () =>
+  v.looseObject({
+    vars: v.optional(v.record(EnvName, efVar())),
+    transfer: v.optional(transfer()),
+    purge: v.optional(
+      v.looseObject({
+        days: v.pipe(v.number(), v.minValue(0), v.description("Age at which the site deletes files on scratch")),
+        rule: v.optional(v.pipe(v.picklist(["mtime", "atime", "ctime", "any"]), v.description("Which time counts"))),
+      }),
+    ),
+    venv_store: v.optional(text("Persistent directory of saved environments")),
+    wheelhouse: v.optional(text("Directory of wheels for nodes without internet")),
+    datamover: v.optional(v.looseObject({})),
+    clusters: v.optional(v.record(v.string(), v.looseObject({}))),
+  });
+
+export const Config = v.looseObject({
+  version: v.pipe(v.literal(1), v.description("Format of this file")),
+  scratch_base: text("Root of the fast storage; may contain $VAR, ${VAR} and ~"),
+  cache_root: v.optional(
+    v.pipe(
+      v.string(),
+      v.check((path) => !path.startsWith("/") && !path.split("/").includes(".."), "not a path below scratch_base"),
+      v.description("Directory under scratch_base of the copies, markers and locks"),
+    ),
+    ".cache/euler-files",
+  ),
+  vars: v.optional(v.pipe(v.record(EnvName, Var), v.description("Managed environment variables")), {}),
+  rsync_extra_args: v.optional(texts("Appended to each rsync call"), () => []),
+  parallel_jobs: v.optional(
+    v.pipe(v.number(), v.integer(), v.minValue(1), v.description("How many variables are synced at once")),
+    4,
+  ),
+  lock_timeout_seconds: v.optional(seconds("How long to wait for another job's sync of the same variable"), 300),
+  skip_if_fresh_seconds: v.optional(seconds("How long a finished sync counts as fresh; 0 never"), 3600),
+  apptainer: v.optional(v.nullable(v.lazy(apptainer))),
+  migrations: v.optional(v.array(v.lazy(migration)), () => []),
+  ef: v.optional(v.lazy(extension)),
+});
+export type Config = v.InferOutput<typeof Config>;
+
+/** A configuration as it stands in the file: any JSON object. */
+export type RawConfig = Record<string, unknown>;
+
+/** Each key path of `raw` that no field of version 1 has, e.g. `ef.transfer.enigne`: kept, but perhaps a typing error. */
+export function unknownKeys(raw: unknown): string[] {
+  const found: string[] = [];
+  walk(Config, raw, [], found);
+  return found;
+}
+
+type AnySchema = {
+  type: string;
+  getter?: () => AnySchema;
+  entries?: Record<string, AnySchema>;
+  wrapped?: AnySchema;
+  value?: AnySchema;
+  pipe?: AnySchema[];
+};
+
+function walk(schema: unknown, value: unknown, at: string[], found: string[]): void {
+  let known = schema as AnySchema;
+  for (let inner: AnySchema | undefined = known; inner; inner = known.wrapped ?? known.getter?.()) known = inner;
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return;
+  for (const [key, inner] of Object.entries(value)) {
+    const next = known.type === "record" ? known.value : known.entries?.[key];
+    if (next) walk(next, inner, [...at, key], found);
+    else if (known.entries && Object.keys(known.entries).length > 0 && key !== "$schema")
+      found.push([...at, key].join("."));
+  }
+}

@@ -1,0 +1,36 @@
+/** The resource limits of this process (`ulimit`), as Linux shows them. */
+import { readFileSync } from "node:fs";
+
+/** A soft limit; Infinity if there is none. */
+export interface Limits {
+  openFiles: number;
+  /** Of the user, threads included. */
+  processes: number;
+  addressSpaceBytes: number;
+}
+
+/**
+ * The limits that are in force; undefined where there is no /proc.
+ *
+ * Bun raises the soft limit of open files to the hard one when it starts, so that is what shows here.
+ */
+export function limits(): Limits | undefined {
+  try {
+    return parseLimits(readFileSync("/proc/self/limits", "utf8"));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Read the text of /proc/self/limits. */
+export function parseLimits(text: string): Limits {
+  const soft = (name: string) => {
+    const value = new RegExp(`^${name}\\s+(\\d+)\\s`, "m").exec(text)?.[1];
+    return value === undefined ? Number.POSITIVE_INFINITY : Number(value);
+  };
+  return {
+    openFiles: soft("Max open files"),
+    processes: soft("Max processes"),
+    addressSpaceBytes: soft("Max address space"),
+  };
+}

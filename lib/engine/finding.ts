@@ -1,0 +1,46 @@
+/** What a check found, and the time limit that makes a check end. */
+import { EfError, reasonOf } from "../base/errors.ts";
+
+export interface Finding {
+  /** `warn`: works, but not as well as it could, or not everywhere. `fail`: a command of ef will fail. */
+  state: "ok" | "warn" | "fail";
+  found: string;
+  /** What the user can do about it. */
+  fix?: string;
+}
+
+export const ok = (found: string): Finding => ({ state: "ok", found });
+export const warn = (found: string, fix?: string): Finding => ({ state: "warn", found, ...(fix ? { fix } : {}) });
+export const fail = (found: string, fix?: string): Finding => ({ state: "fail", found, ...(fix ? { fix } : {}) });
+
+/** An error as a finding. */
+export function failure(error: unknown): Finding {
+  return error instanceof EfError ? fail(error.message, error.hint) : fail(reasonOf(error));
+}
+
+/**
+ * Wait for `work`, but no longer than the limit; what hangs then is left alone, with its signal aborted.
+ *
+ * @throws {EfError} IO after the limit; the reason of `signal`
+ */
+export async function withinLimit<T>(
+  limitS: number,
+  signal: AbortSignal | undefined,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  signal?.throwIfAborted();
+  const late = new AbortController();
+  const either = signal ? AbortSignal.any([signal, late.signal]) : late.signal;
+  const aborted = new Promise<never>((_, reject) => {
+    either.addEventListener("abort", () => reject(either.reason), { once: true });
+  });
+  const error = new EfError("IO", `no answer within ${limitS} s`, {
+    hint: "the storage or the program hangs: try it on another node, and tell your site's support",
+  });
+  const timer = setTimeout(() => late.abort(error), limitS * 1000);
+  try {
+    return await Promise.race([work(either), aborted]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,95 @@
+import { existsSync } from "node:fs";
+import { isAbsolute, join } from "node:path";
+import { EfError } from "../base/errors.ts";
+import { type Env, expandPath } from "../base/paths.ts";
+import type { Config } from "../config/schema.ts";
+
+/** One variable to be staged, with every path that this will touch. All paths are absolute and expanded. */
+export interface Step {
+  /** The environment variable. */
+  name: string;
+  /** The persistent directory. */
+  source: string;
+  /** Its copy on scratch, which the variable will name. */
+  target: string;
+  /** Says when and from where `target` was last made whole (shared with euler-files). */
+  marker: string;
+  /** `flock(2)`ed while the copy changes (shared with euler-files). */
+  lock: string;
+  /** Directory times of both trees after the last sync; only ef's. */
+  times: string;
+  /** Prefix of this variable's temporary directories, beside `target`: each run adds its own suffix. */
+  temp: string;
+  /** rsync patterns of what the user does not want copied; those of the preset are added when it is. */
+  exclude: readonly string[];
+  /** Variables exported beside it. */
+  env: Readonly<Record<string, string>>;
+}
+
+/**
+ * What a configuration asks for in this environment: the steps and where they go. Pure, but for {@link isLiteral}.
+ *
+ * @param only names of variables, disabled ones too; default: all enabled
+ * @throws {EfError} UNKNOWN_VAR, UNSET_VARIABLE, BAD_ROOT
+ */
+export function plan(config: Config, env: Env, only?: readonly string[]): { scratchBase: string; steps: Step[] } {
+  const scratchBase = scratchRoot(config, env);
+  const names = only?.length
+    ? [...new Set(only)]
+    : Object.keys(config.vars).filter((name) => config.vars[name]?.enabled);
+  const unknown = names.filter((name) => !Object.hasOwn(config.vars, name));
+  if (unknown.length > 0) {
+    const known = Object.keys(config.vars).join(", ") || "none yet";
+    throw new EfError("UNKNOWN_VAR", `Cannot find ${unknown.join(", ")} in the configuration`, {
+      hint: `variables there: ${known}; add one with: ef config set vars.${unknown[0]}.source DIR`,
+    });
+  }
+  return { scratchBase, steps: names.map((name) => step(config, env, scratchBase, name)) };
+}
+
+/**
+ * The expanded scratch root.
+ *
+ * @throws {EfError} UNSET_VARIABLE, or BAD_ROOT if it is relative or the root directory
+ */
+export function scratchRoot(config: Config, env: Env): string {
+  const path = expandPath(config.scratch_base, env, "scratch_base");
+  return absolute(path, "scratch_base", config.scratch_base);
+}
+
+function step(config: Config, env: Env, scratchBase: string, name: string): Step {
+  const root = join(scratchBase, config.cache_root);
+  const written = config.vars[name]?.source ?? "";
+  const where = `vars.${name}.source`;
+  const own = config.ef?.vars?.[name];
+  return {
+    name,
+    source: absolute(isLiteral(written) ? written : expandPath(written, env, where), where, written),
+    target: join(root, name),
+    marker: join(root, `.${name}.synced`),
+    lock: join(root, `.${name}.lock`),
+    times: join(root, `.${name}.times`),
+    temp: join(root, `.${name}.tmp-`),
+    exclude: own?.exclude ?? [],
+    env: own?.env ?? {},
+  };
+}
+
+/**
+ * Is a source with a `$` in it the very name of a directory? euler-files takes every source so, and a directory can be
+ * called `a$b`; as a variable that would most often be an error.
+ */
+const isLiteral = (written: string) => isAbsolute(written) && written.includes("$") && existsSync(written);
+
+function absolute(path: string, where: string, written: string): string {
+  const bad = !isAbsolute(path)
+    ? "it is not an absolute path"
+    : join(path, "/") === "/"
+      ? "it is the root directory"
+      : "";
+  if (!bad) return join(path, ".");
+  throw new EfError("BAD_ROOT", `Cannot use ${where} "${written}" (${path}): ${bad}`, {
+    hint: `change it with: ef config set ${where} DIR`,
+    path,
+  });
+}

@@ -1,0 +1,53 @@
+import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { hostname } from "node:os";
+import { basename, dirname, join } from "node:path";
+import { errnoOf } from "../base/errors.ts";
+import { randomId } from "../base/files.ts";
+
+/** A leftover of another host is somebody's running copy until it is this old, in milliseconds. */
+const abandonedMs = 2 * 86_400_000;
+
+/**
+ * A directory of our own beside `target`, for files that are not whole yet; removed when disposed.
+ *
+ * Not inside `target`, where jobs would see it and a push would bring it home. New files get the group of the directory
+ * they are made in, so it takes the target's.
+ *
+ * @param prefix `Step.temp`; host, process and a random part are added, so that two runs with a broken lock do not meet
+ */
+export function tempDirFor(target: string, prefix: string): Disposable & { path: string } {
+  const path = `${prefix}${hostname()}-${process.pid}-${randomId()}`;
+  mkdirSync(path, { mode: 0o700 });
+  const want = statSync(target);
+  try {
+    if (statSync(path).gid !== want.gid) chownSync(path, -1, want.gid);
+    if (want.mode & 0o2000) chmodSync(path, 0o2700);
+  } catch {
+    // a group that is not ours: the files get the group that mkdir gave
+  }
+  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
+}
+
+/** Remove the temporary directories that runs of this variable left when they were killed. Call it with the lock held. */
+export function removeLeftovers(prefix: string): void {
+  const parent = dirname(prefix);
+  const start = basename(prefix);
+  for (const name of readdirSync(parent)) {
+    const path = join(parent, name);
+    if (name.startsWith(start) && isAbandoned(path, name.slice(start.length)))
+      rmSync(path, { recursive: true, force: true });
+  }
+}
+
+function isAbandoned(path: string, suffix: string): boolean {
+  const stat = lstatSync(path, { throwIfNoEntry: false });
+  const [, host, pid] = /^(.+)-(\d+)-[0-9a-f]{16}$/.exec(suffix) ?? [];
+  if (!stat?.isDirectory() || stat.uid !== process.geteuid?.() || host === undefined) return false;
+  if (host !== hostname()) return Date.now() - stat.mtimeMs > abandonedMs;
+  try {
+    process.kill(Number(pid), 0);
+    return false;
+  } catch (error) {
+    return errnoOf(error) === "ESRCH";
+  }
+}

@@ -1,0 +1,75 @@
+import { spawn } from "node:child_process";
+import { constants } from "node:os";
+import { EfError, errnoOf } from "./base/errors.ts";
+
+export interface ExecuteOptions {
+  /** The whole environment of the command. */
+  env: Record<string, string | undefined>;
+  /**
+   * Called once it runs, with a function that sends it a signal; gives back what ends the forwarding.
+   * The library itself listens to no signal.
+   */
+  forward?: (send: (signal: NodeJS.Signals) => void) => () => void;
+}
+
+/** Exit codes of a shell for a command that it cannot start. */
+const notFound = 127;
+const notExecutable = 126;
+
+/**
+ * Run a command with our own stdin, stdout, stderr and terminal, to its end.
+ *
+ * @returns its exit code; 128+n where signal n ended it
+ * @throws {EfError} TOOL_MISSING, with `exitCode` 127 or 126 as a shell has them, if it cannot be started
+ */
+export async function execute(argv: readonly string[], options: ExecuteOptions): Promise<number> {
+  try {
+    return await start(argv, options);
+  } catch (error) {
+    const [program = ""] = argv;
+    // A script without `#!`: execvp(3) and every shell give it to sh.
+    if (errnoOf(error) === "ENOEXEC" && program.includes("/")) return execute(["/bin/sh", ...argv], options);
+    throw new CannotStart(program, error);
+  }
+}
+
+function start(argv: readonly string[], { env, forward }: ExecuteOptions): Promise<number> {
+  const [program = "", ...args] = argv;
+  return new Promise((resolve, cannotStart) => {
+    let child: ReturnType<typeof spawn>;
+    try {
+      child = spawn(program, args, { stdio: "inherit", env: env as NodeJS.ProcessEnv });
+    } catch (error) {
+      return cannotStart(error);
+    }
+    const stop = forward?.((signal) => child.kill(signal));
+    child.on("error", (error) => {
+      stop?.();
+      cannotStart(error);
+    });
+    child.on("exit", (code, signal) => {
+      stop?.();
+      resolve(code ?? 128 + (signal ? constants.signals[signal] : 0));
+    });
+  });
+}
+
+/** A command that could not be started, with the exit code that a shell would give. */
+export class CannotStart extends EfError {
+  readonly exitCode: number;
+
+  constructor(program: string, cause: unknown) {
+    const missing = errnoOf(cause) === "ENOENT";
+    const why = missing
+      ? "there is no such program on PATH"
+      : errnoOf(cause) === "EACCES"
+        ? "it is not executable"
+        : String(cause);
+    super("TOOL_MISSING", `Cannot run ${program}: ${why}`, {
+      hint: missing ? "a shell's function or alias needs that shell: ef exec -- bash -c '…'" : "check it with: ls -l",
+      path: program,
+      cause,
+    });
+    this.exitCode = missing ? notFound : notExecutable;
+  }
+}

@@ -1,0 +1,157 @@
+import { mapLimit } from "./base/async.ts";
+import { EfError } from "./base/errors.ts";
+import type { Env } from "./base/paths.ts";
+import { span } from "./base/trace.ts";
+import { describeIncongruence, incongruences } from "./config/congruency.ts";
+import type { Config } from "./config/schema.ts";
+import type { BringEvent, Brought } from "./engine/bring.ts";
+import type { TransferPlan } from "./engine/engine.ts";
+import { whyStale } from "./engine/marker.ts";
+import { plan, type Step } from "./engine/plan.ts";
+
+export interface SyncOptions {
+  /** Names of variables, disabled ones too. @default all enabled */
+  only?: readonly string[];
+  /** Copy even when the last sync is fresh. @default false */
+  force?: boolean;
+  /** Find out what would be copied, and write nothing. @default false */
+  dryRun?: boolean;
+  /** Keep every changed name in the plans instead of the first few. @default false */
+  allNames?: boolean;
+  /** Check that there is room before the first byte. @default true */
+  preflight?: boolean;
+  /** Stops the copies; locks are freed, temporary files removed, no marker is written. */
+  signal?: AbortSignal;
+  /** What happens meanwhile. */
+  onEvent?: (event: SyncEvent) => void;
+  /** Values of `$VARS` in paths. @default process.env */
+  env?: Env;
+}
+
+export type SyncEvent = BringEvent | { type: "warning"; message: string } | { type: "result"; result: SyncStep };
+
+/** What came of one variable. */
+export interface SyncStep {
+  name: string;
+  source: string;
+  target: string;
+  status: Brought["status"] | "failed";
+  /** What was copied, or would be; absent where nothing was compared. */
+  plan?: TransferPlan;
+  /** Why it failed. */
+  error?: EfError;
+  seconds: number;
+}
+
+export interface SyncResult {
+  scratchBase: string;
+  steps: SyncStep[];
+  /** Variables whose scratch copy is whole, and its path. In a dry run: those that would be. */
+  exports: Record<string, string>;
+  /** Variables that the configuration exports beside them (`ef.vars.NAME.env`). */
+  env: Record<string, string>;
+  warnings: string[];
+  errors: string[];
+}
+
+/**
+ * Bring caches to scratch.
+ *
+ * A variable that fails is in `errors` and not in `exports`; the others go on.
+ *
+ * @throws {EfError} what concerns all: configuration, unset variables, roots that contain each other; nothing is written
+ * @example
+ * const { exports, errors } = await sync(await loadConfig(), { only: ["HF_HOME"] });
+ */
+export async function sync(config: Config, options: SyncOptions = {}): Promise<SyncResult> {
+  const env = options.env ?? process.env;
+  const { scratchBase, steps } = plan(config, env, options.only);
+  const warnings = incongruences(steps, env).map(describeIncongruence);
+  const tell = options.onEvent ?? (() => {});
+  for (const message of warnings) tell({ type: "warning", message });
+
+  const began = performance.now();
+  const stale = await mapLimit(steps, config.parallel_jobs, (step) => why(step, config, options));
+  const bring = stale.some((reason) => reason !== undefined)
+    ? await prepare(config, scratchBase, steps, options)
+    : undefined;
+  for (const message of bring?.warnings ?? []) {
+    warnings.push(message);
+    tell({ type: "warning", message });
+  }
+  const tasks = steps.map((step, i) => ({ step, reason: stale[i] }));
+  const results = await mapLimit(tasks, config.parallel_jobs, async ({ step, reason }): Promise<SyncStep> => {
+    const { name, source, target } = step;
+    const from = bring ? performance.now() : began;
+    const outcome =
+      reason === undefined || !bring
+        ? { status: "skipped" as const }
+        : await attempt(step, () => bring.run(step, reason));
+    if (bring) options.signal?.throwIfAborted();
+    const result = { name, source, target, ...outcome, seconds: (performance.now() - from) / 1000 };
+    tell({ type: "result", result });
+    return result;
+  });
+  return report(scratchBase, steps, results, warnings);
+}
+
+/** Why a step is not fresh; undefined if it is. */
+async function why(step: Step, config: Config, { force }: SyncOptions): Promise<string | undefined> {
+  if (force) return "forced";
+  return span(`fresh ${step.name}`, () => whyStale(step, config.skip_if_fresh_seconds));
+}
+
+/** Everything that only a copy needs: loaded, checked and set up once, before anything is written. */
+async function prepare(config: Config, scratchBase: string, steps: Step[], options: SyncOptions) {
+  const { bring, checkRoots, chooseEngine, ensureScratch, Space } = await span(
+    "load",
+    () => import("./engine/copying.ts"),
+  );
+  const warnings = checkRoots(steps);
+  if (!options.dryRun) ensureScratch(scratchBase);
+  const context = {
+    engine: chooseEngine(config),
+    space: new Space(),
+    lockTimeoutS: config.lock_timeout_seconds,
+    maxAgeS: config.skip_if_fresh_seconds,
+    force: options.force ?? false,
+    dryRun: options.dryRun ?? false,
+    preflight: options.preflight ?? true,
+    allNames: options.allNames ?? false,
+    signal: options.signal,
+    tell: options.onEvent ?? (() => {}),
+  };
+  return { warnings, run: (step: Step, reason: string) => bring(step, reason, context) };
+}
+
+async function attempt(
+  step: Step,
+  work: () => Promise<Brought>,
+): Promise<Brought | { status: "failed"; error: EfError }> {
+  try {
+    return await span(`bring ${step.name}`, work);
+  } catch (error) {
+    const known = error instanceof EfError ? error : unexpected(error);
+    return { status: "failed", error: known };
+  }
+}
+
+/** A system call that failed where none should: its own words, and no stack trace. */
+function unexpected(cause: unknown): EfError {
+  return new EfError("IO", cause instanceof Error ? cause.message : String(cause), { cause });
+}
+
+function report(scratchBase: string, steps: Step[], results: SyncStep[], warnings: string[]): SyncResult {
+  const good = results.filter((result) => result.status !== "failed");
+  return {
+    scratchBase,
+    steps: results,
+    exports: Object.fromEntries(good.map(({ name, target }) => [name, target])),
+    env: Object.assign(
+      {},
+      ...steps.filter((step) => good.some(({ name }) => name === step.name)).map((step) => step.env),
+    ),
+    warnings,
+    errors: results.flatMap(({ name, error }) => (error ? [`${name}: ${error.message}`] : [])),
+  };
+}

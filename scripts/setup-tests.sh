@@ -1,0 +1,106 @@
+#!/bin/sh
+# Install the outside programs that the tests use, as far as this machine allows: shells, rsync, a C compiler for small
+# preload libraries, and euler-files from PyPI, with which ef shares its files.
+#
+# What cannot be had is named at the end, with what is skipped because of it; it is never an error here. Nothing is done,
+# and nothing is printed, when everything is there.
+set -u
+cd -- "$(dirname -- "$0")/.." || exit 1
+
+cache=node_modules/.cache
+venv=$cache/py
+log=$cache/setup-tests.log
+euler_files=euler-files==1.1.0
+
+# First, since it may delete and remake node_modules, and with it the cache.
+sh scripts/with-bun --version >/dev/null || exit 1
+mkdir -p "$cache"
+
+# check name | Debian packages | what is skipped without it. `check` is a command, or a file if it has a slash.
+tools() {
+  cat <<'END'
+rsync                |rsync              |every test that copies with rsync
+zsh                  |zsh                |exports and completions in zsh
+fish                 |fish               |exports and completions in fish
+ksh                  |ksh93u+m           |exports in ksh
+csh                  |tcsh               |exports in csh
+tmux                 |tmux               |the wizard and progress bars on a terminal
+strace               |strace             |counting what is read and written
+hyperfine            |hyperfine          |nothing; it is for measuring by hand
+gcc                  |gcc libc6-dev      |failures of system calls made by preloaded libraries
+/usr/include/stdio.h |libc6-dev          |failures of system calls made by preloaded libraries
+ps                   |procps             |looking for processes left behind
+python3              |python3 python3-venv|every test beside euler-files
+END
+}
+
+there() {
+  case $1 in
+    */*) [ -e "$1" ] ;;
+    *) command -v "$1" >/dev/null 2>&1 ;;
+  esac
+}
+
+# The lines of `tools` that are not there.
+missing_tools() {
+  tools | while IFS='|' read -r check packages skipped; do
+    check=${check%% *}
+    there "$check" || printf '%s|%s|%s\n' "$check" "$packages" "$skipped"
+  done
+}
+
+# How to become root, if we can: nothing to do, `sudo -n`, or not at all.
+as_root=none
+if [ "$(id -u)" = 0 ]; then
+  as_root=
+elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+  as_root="sudo -n"
+fi
+
+apt() {
+  # Another apt-get may be at work on a machine that has just started.
+  $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120 "$@" >>"$log" 2>&1 </dev/null
+}
+
+updated=no
+apt_install() {
+  [ "$as_root" != none ] && command -v apt-get >/dev/null || return 1
+  echo "Installing $* by apt-get (log: $log) ..." >&2
+  [ "$updated" = yes ] || apt update
+  updated=yes
+  apt install --no-install-recommends "$@" && return
+  # One package that does not exist here must not cost us the others.
+  for package in "$@"; do apt install --no-install-recommends "$package"; done
+}
+
+have_euler_files() {
+  [ -e "$venv/.installed-$euler_files" ] && [ -x "$venv/bin/python" ]
+}
+
+# A virtual environment, so an "externally managed" Python is no obstacle. Debian's python3 cannot put pip into it without
+# the package python3-venv; then another pip may be told to install into it from outside.
+install_euler_files() {
+  rm -rf "$venv"
+  echo "Installing $euler_files from PyPI (log: $log) ..." >&2
+  {
+    { python3 -m venv "$venv" && "$venv/bin/python" -m pip install --quiet "$euler_files"; } ||
+      { python3 -m venv --clear --without-pip "$venv" &&
+        python3 -m pip --python "$venv/bin/python" install --quiet "$euler_files"; }
+  } >>"$log" 2>&1 </dev/null || return 1
+  touch "$venv/.installed-$euler_files"
+}
+
+missing=$(missing_tools)
+if [ -n "$missing" ]; then
+  # shellcheck disable=SC2046 # a list of packages
+  apt_install $(printf '%s\n' "$missing" | cut -d '|' -f 2 | tr ' ' '\n' | sort -u)
+fi
+
+if ! have_euler_files && there python3; then
+  install_euler_files || { apt_install python3-venv python3-pip && install_euler_files; }
+fi
+
+missing_tools | while IFS='|' read -r check packages skipped; do
+  echo "Missing: $check (Debian: $(echo $packages)). Skipped: $skipped" >&2
+done
+have_euler_files || echo "Missing: $euler_files. Skipped: every test beside euler-files" >&2

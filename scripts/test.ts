@@ -1,0 +1,112 @@
+/**
+ * `npm test`: the whole suite on the sources, then the tests of the program (tests/cli) again on the compiled binary.
+ *
+ * Arguments go to `bun test`: `npm test -- sync` runs the files with "sync" in their path. The last line is
+ * `N passed, N failed, N skipped`, the sum of both runs; what was skipped is listed before it with its reason.
+ */
+import { mkdtemp, rm } from "node:fs/promises";
+import { availableParallelism, tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { buildHere } from "./build.ts";
+import { readJunit, type SkippedTest, type TestRun } from "./junit.ts";
+
+const root = join(import.meta.dir, "..");
+const runs: { title: string; result: TestRun }[] = [];
+
+await main(process.argv.slice(2));
+
+async function main(args: string[]) {
+  const binary = await build();
+  const chosen = binaryTests(args);
+
+  await runTests("sources", args, {});
+  if (binary !== undefined && chosen.length > 0) {
+    await runTests("compiled binary", [...args.filter(isOption), ...chosen], { EF_BIN: binary });
+  }
+
+  const sum = (count: (run: TestRun) => number) => runs.reduce((total, { result }) => total + count(result), 0);
+  const passed = sum((run) => run.passed);
+  const failed = sum((run) => run.failed);
+  const skipped = sum((run) => run.skipped.length);
+  if (skipped > 0) console.log(`\nSkipped:\n${listSkipped().join("\n")}`);
+  if (passed + failed === 0) console.log("\nNo test was run.");
+  console.log(`\n${passed} passed, ${failed} failed, ${skipped} skipped`);
+  process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
+}
+
+/** The compiled program; a build that fails counts as one failed test, and the sources are tested all the same. */
+async function build(): Promise<string | undefined> {
+  try {
+    return await buildHere();
+  } catch (error) {
+    console.error(error);
+    runs.push({ title: "build", result: { passed: 0, failed: 1, skipped: [] } });
+    return undefined;
+  }
+}
+
+/** The files under tests/cli that the arguments choose; bun test takes no intersection of a folder and a filter. */
+function binaryTests(args: string[]): string[] {
+  const filters = args.filter((arg) => !isOption(arg)).map((arg) => arg.replace(/^\.\//, ""));
+  const files = [...new Bun.Glob("tests/cli/**/*.test.ts").scanSync(root)].sort();
+  const wanted = files.filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)));
+  return wanted.map((file) => `./${file}`); // with ./ it is a path for bun test, without it a filter
+}
+
+/** `-t` must be given as `--test-name-pattern=…` here, or its value would be taken for a file filter. */
+function isOption(arg: string): boolean {
+  return arg.startsWith("-");
+}
+
+async function runTests(title: string, args: string[], env: Record<string, string>) {
+  await using directory = await temporaryDirectory();
+  const junit = join(directory.path, "junit.xml");
+  console.log(`\n== Tests on the ${title} ==`);
+  // Each file in a process of its own, so a crash costs one file. Not more at once, for the tests start many processes.
+  const workers = Math.min(4, availableParallelism());
+  const options = ["--timeout=30000", `--parallel=${workers}`, "--reporter=junit", `--reporter-outfile=${junit}`];
+  const child = Bun.spawn([process.execPath, "test", ...options, ...args], {
+    cwd: root,
+    env: { ...process.env, ...eulerFiles(), ...env },
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  const code = await child.exited;
+  const file = Bun.file(junit);
+  const result = readJunit((await file.exists()) ? await file.text() : "");
+  // A file that cannot be loaded, or a crash, is not in the JUnit file, but bun test ends with an error.
+  if (code !== 0 && result.failed === 0) result.failed = 1;
+  // With a name pattern, all that it does not match is "skipped"; that is not news.
+  if (args.some((arg) => /^(-t|--test-name-pattern)\b/.test(arg))) result.skipped = [];
+  runs.push({ title, result });
+}
+
+/** Where scripts/setup-tests.sh put euler-files, for the tests that run it beside ef. */
+function eulerFiles(): Record<string, string> {
+  const [packages] = new Bun.Glob("node_modules/.cache/py/lib/python3*/site-packages/euler_files").scanSync({
+    cwd: root,
+    absolute: true,
+    onlyFiles: false,
+  });
+  return packages === undefined ? {} : { EF_TEST_PYTHONPATH: dirname(packages) };
+}
+
+/** One line per test and reason, with the runs it was skipped in. */
+function listSkipped(): string[] {
+  const titles = new Map<string, string[]>();
+  for (const { title, result } of runs) {
+    for (const skipped of result.skipped) {
+      const line = describe(skipped);
+      titles.set(line, [...(titles.get(line) ?? []), title]);
+    }
+  }
+  return [...titles].map(([line, where]) => `  ${line} (${[...new Set(where)].join(", ")})`);
+}
+
+function describe({ file, line, name, why }: SkippedTest): string {
+  return `${file}:${line} ${name}: ${why}`;
+}
+
+async function temporaryDirectory() {
+  const path = await mkdtemp(join(tmpdir(), "ef-tests-"));
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+}

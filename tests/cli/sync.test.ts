@@ -1,0 +1,431 @@
+import { expect, test } from "bun:test";
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { Home, have, until } from "../helpers.ts";
+
+/** One cache of two files, synced nowhere yet. */
+function hub(more: object = {}): Home {
+  const at = new Home({ "hf/model.bin": "weights", "hf/hub/deep/er/config.json": "{}" });
+  at.configure({ HF_HOME: "hf" }, more);
+  return at;
+}
+
+test.each(["bash", "zsh", "dash", "fish", "tcsh"].map((shell) => ({ shell })))(
+  "sync: the exports work in $shell",
+  async ({ shell }) => {
+    if (!have(shell)) return console.warn(`not here: ${shell}`);
+    using at = hub();
+    const script =
+      {
+        fish: 'eval (ef sync); cat "$HF_HOME/model.bin"',
+        tcsh: 'eval "`ef sync`"; cat "$HF_HOME/model.bin"',
+      }[shell] ?? 'eval "$(ef sync)"; cat "$HF_HOME/model.bin"';
+    const { stdout, stderr, code } = await at.sh(shell, script);
+    expect(stderr).toContain("HF_HOME: complete (2 files");
+    expect(stdout).toBe("weights"); // rsync moved it, and nothing else reached stdout
+    expect(code).toBe(0); // last: by now the text has told why
+  },
+);
+
+test("sync: stdout holds exports and nothing else", async () => {
+  using at = hub();
+  const { stdout } = await at.ef(["sync", "--shell", "bash"]);
+  expect(stdout).toBe(`export HF_HOME='${at.cache("HF_HOME")}'\n`);
+});
+
+test("sync: a second one is fresh, and says so in one line", async () => {
+  using at = hub();
+  await at.ef(["sync"]);
+  const { stderr, stdout } = await at.ef(["sync", "--shell", "bash"]);
+  expect(stderr).toBe("HF_HOME: fresh\n");
+  expect(stdout).toContain("export HF_HOME=");
+});
+
+test("A2.2: what a purge took is fetched again within the hour, and only that", async () => {
+  using at = hub();
+  await at.ef(["sync"]);
+  rmSync(join(at.cache("HF_HOME"), "hub/deep/er/config.json"));
+  const { stderr } = await at.ef(["sync"]);
+  expect(stderr).toContain("HF_HOME: complete (1 file, 2");
+  expect(at.read(join(at.cache("HF_HOME"), "hub/deep/er/config.json"))).toBe("{}");
+});
+
+test("A2.2: a purge of all but the marker", async () => {
+  using at = hub();
+  await at.ef(["sync"]);
+  rmSync(at.cache("HF_HOME"), { recursive: true });
+  const { stderr } = await at.ef(["sync"]);
+  expect(stderr).toContain("HF_HOME: complete (2 files");
+});
+
+test("A2.3: a change at depth 4 is seen within the hour", async () => {
+  using at = hub();
+  await at.ef(["sync"]);
+  at.write("hf/hub/deep/er/new.json", "new");
+  await at.ef(["sync"]);
+  expect(at.read(join(at.cache("HF_HOME"), "hub/deep/er/new.json"))).toBe("new");
+});
+
+test("A2.6: hard links stay one inode, holes stay holes, links stay links", async () => {
+  using at = hub();
+  linkSync(join(at.home, "hf/model.bin"), join(at.home, "hf/hub/same.bin"));
+  symlinkSync("../../model.bin", join(at.home, "hf/hub/link"));
+  truncateSync(at.write("hf/sparse", ""), 50_000_000);
+  await at.ef(["sync"]);
+  const copy = at.cache("HF_HOME");
+  expect(statSync(join(copy, "hub/same.bin")).ino).toBe(statSync(join(copy, "model.bin")).ino);
+  expect(statSync(join(copy, "sparse")).size).toBe(50_000_000);
+  expect(statSync(join(copy, "sparse")).blocks * 512).toBeLessThan(100_000);
+  expect((await at.sh("sh", `readlink '${copy}/hub/link'`)).stdout).toBe("../../model.bin\n");
+});
+
+test("A2.9: what rsync could not copy is named, the variable is not exported, there is no marker", async () => {
+  using at = hub({ rsync_extra_args: ["--files-from=/dev/null", "--no-such-option"] });
+  const { stdout, stderr, code } = await at.ef(["sync", "--shell", "bash"]);
+  expect(stderr).toContain("--no-such-option");
+  expect(stdout).toBe("false\n");
+  expect(at.exists(at.cache(".HF_HOME.synced"))).toBe(false);
+  expect(code).toBe(1);
+});
+
+test("A2.9: exit 23 is a failure: a directory in the way of a file", async () => {
+  using at = hub();
+  mkdirSync(join(at.cache("HF_HOME"), "model.bin/full"), { recursive: true });
+  const { stdout, stderr, code } = await at.ef(["sync", "--shell", "bash"]);
+  expect(stderr).toContain("model.bin");
+  expect(stderr).toContain("rsync exit 23");
+  expect(stdout).toBe("false\n");
+  expect(at.exists(at.cache(".HF_HOME.synced"))).toBe(false);
+  expect(code).toBe(1);
+});
+
+test("set -euo pipefail: good variables are exported, a bad one ends the script", async () => {
+  using at = new Home({ "hf/a": "good", "torch/b": "bad" });
+  at.configure({ HF_HOME: "hf", TORCH_HOME: "torch" });
+  mkdirSync(join(at.cache("TORCH_HOME"), "b/in the way"), { recursive: true });
+  const script = `set -euo pipefail; trap 'echo "ended: $(cat "$HF_HOME/a")"' EXIT; eval "$(ef sync)"; echo not reached`;
+  const { stdout, code } = await at.sh("bash", script);
+  expect(stdout).toBe("ended: good\n");
+  expect(code).toBe(1);
+});
+
+test("--no-fail leaves the failing statement out; the exit code still tells", async () => {
+  using at = hub();
+  mkdirSync(join(at.cache("HF_HOME"), "model.bin/full"), { recursive: true });
+  const { stdout, code } = await at.ef(["sync", "--shell", "bash", "--no-fail"]);
+  expect(stdout).toBe("");
+  expect(code).toBe(1);
+});
+
+test.each([
+  ["no configuration", undefined],
+  ["not JSON", "{"],
+  ["another version", '{"version":2}'],
+])("eval fails with %s too", async (_, text) => {
+  using at = new Home();
+  if (text !== undefined) at.write(".euler-files.json", text);
+  const { stdout, stderr, code } = await at.sh("bash", 'eval "$(ef sync)" || echo heard');
+  expect(stdout).toBe("heard\n");
+  expect(stderr).toContain(".euler-files.json");
+  expect(code).toBe(0);
+});
+
+test("missing source: a warning, an empty directory, exported", async () => {
+  using at = new Home();
+  at.configure({ HF_HOME: "nowhere" });
+  const { stdout, stderr, code } = await at.ef(["sync", "--shell", "bash"]);
+  expect(stderr).toContain("does not exist");
+  expect(stdout).toContain("export HF_HOME=");
+  expect(readdirSync(at.cache("HF_HOME"))).toEqual([]);
+  expect(at.exists(at.cache(".HF_HOME.synced"))).toBe(false);
+  expect(code).toBe(0);
+});
+
+test("--dry-run touches nothing, prints no exports, and says what a run then does", async () => {
+  using at = hub();
+  const dry = await at.ef(["sync", "--dry-run", "--verbose"]);
+  expect(dry.stdout).toBe("");
+  expect(readdirSync(at.scratch)).toEqual([]);
+  expect(dry.stderr).toContain("2 files, 9 to copy");
+  for (const name of ["model.bin", "hub/deep/er/config.json"]) expect(dry.stderr).toContain(name);
+  expect(dry.code).toBe(0);
+  expect((await at.ef(["sync"])).stderr).toContain("complete (2 files, 9,");
+});
+
+test("disabled variables are left alone, unless named; an unknown name is an error", async () => {
+  using at = new Home({ "hf/a": "1", "pip/b": "2" });
+  at.configure({ HF_HOME: "hf", PIP_CACHE_DIR: "pip" });
+  const config = JSON.parse(at.read(join(at.home, ".euler-files.json")));
+  config.vars.PIP_CACHE_DIR.enabled = false;
+  at.write(".euler-files.json", config);
+  expect((await at.ef(["sync", "--shell", "bash"])).stdout).not.toContain("PIP_CACHE_DIR");
+  const named = await at.ef(["sync", "--shell", "bash", "--var", "PIP_CACHE_DIR"]);
+  expect(named.stdout).toBe(`export PIP_CACHE_DIR='${at.cache("PIP_CACHE_DIR")}'\n`);
+  const unknown = await at.ef(["sync", "--var", "NOPE"]);
+  expect(unknown.stderr).toContain("NOPE");
+  expect(unknown.code).toBe(2);
+});
+
+test("--json has the shape of euler-files; --input-json its keys and aliases", async () => {
+  using at = hub();
+  const { stdout, stderr } = await at.ef(["sync", "--input-json", "-", "--json"], {
+    stdin: '{"only_vars": ["HF_HOME"], "force": true}',
+  });
+  expect(stderr).toBe("");
+  expect(JSON.parse(stdout)).toMatchObject({
+    ok: true,
+    command: "sync",
+    dry_run: false,
+    force: true,
+    verbose: false,
+    only_vars: ["HF_HOME"],
+    scratch_base: at.scratch,
+    results: [
+      { name: "HF_HOME", status: "synced", source: join(at.home, "hf"), target: at.cache("HF_HOME"), files: 2 },
+    ],
+    exports: { HF_HOME: at.cache("HF_HOME") },
+    errors: [],
+  });
+  const again = JSON.parse((await at.ef(["sync", "--json"])).stdout);
+  expect(again.results[0].status).toBe("skipped");
+  const dry = JSON.parse((await at.ef(["sync", "--json", "--dry-run", "--force"])).stdout);
+  expect(dry).toMatchObject({ results: [{ status: "dry-run" }], exports: { HF_HOME: at.cache("HF_HOME") } });
+});
+
+test("--json: failures are in errors, exit 1; what fails before any result is one error object, exit 2", async () => {
+  using at = hub();
+  mkdirSync(join(at.cache("HF_HOME"), "model.bin/full"), { recursive: true });
+  const partly = await at.ef(["sync", "--json"]);
+  expect(JSON.parse(partly.stdout)).toMatchObject({
+    ok: false,
+    exports: {},
+    failures: [{ name: "HF_HOME", code: "TRANSFER_PARTIAL" }],
+  });
+  expect(partly.code).toBe(1);
+  const wrong = await at.ef(["sync", "--json", "--input-json", "-"], { stdin: '{"vars": ["HF_HOME"], "colour": 1}' });
+  expect(JSON.parse(wrong.stdout)).toMatchObject({ ok: false, error: { code: "USAGE" } });
+  expect(JSON.parse(wrong.stdout).error.message).toContain("colour");
+  expect(wrong.code).toBe(2);
+});
+
+test.each([{ args: ["--colour"] }, { args: ["--var"] }, { args: ["extra"] }, { args: ["--shell", "powershell"] }])(
+  "a wrong argument is heard: $args",
+  async ({ args }) => {
+    using at = hub();
+    const { stdout, stderr, code } = await at.ef(["sync", ...args]);
+    expect(stdout).toBe("false\n");
+    expect(stderr).toContain(args[0] ?? "");
+    expect(stderr).not.toContain(".ts:");
+    expect(code).toBe(2);
+  },
+);
+
+test("SCRATCH unset, empty, /, missing, a file: an error that names it, and nothing is written", async () => {
+  using at = hub();
+  const file = at.write("file", "");
+  for (const [value, word] of [
+    [undefined, "SCRATCH"],
+    ["", "SCRATCH"],
+    ["/", "root directory"],
+    [join(at.dir, "no/where"), "does not exist"],
+    [file, "not a directory"],
+    ["relative", "absolute"],
+  ] as const) {
+    const { stderr, code } = await at.ef(["sync"], { env: { SCRATCH: value } });
+    expect(stderr).toContain(word);
+    expect(code).toBe(2);
+  }
+});
+
+test("roots that contain each other are refused, also through links; nested sources are a warning", async () => {
+  using at = new Home({ "cache/hf/a": "1" });
+  symlinkSync(at.home, join(at.dir, "link"));
+  at.configure({ HF_HOME: "cache/hf" }, { scratch_base: join(at.dir, "link/cache/hf") });
+  const inside = await at.ef(["sync"]);
+  expect(inside.stderr).toContain("inside its source");
+  expect(inside.code).toBe(2);
+  expect(readdirSync(join(at.home, "cache/hf"))).toEqual(["a"]);
+
+  at.configure({ HF_HOME: "cache/hf" });
+  mkdirSync(at.cache("."), { recursive: true });
+  symlinkSync(join(at.home, "cache/hf"), at.cache("HF_HOME"));
+  const same = await at.ef(["sync"]);
+  expect(same.stderr).toContain("same directory");
+  expect(same.code).toBe(2);
+  rmSync(at.cache("HF_HOME"));
+
+  at.configure({ HF_HOME: "cache/hf", XDG_CACHE_HOME: "cache" });
+  const nested = await at.ef(["sync"]);
+  expect(nested.stderr).toContain("XDG_CACHE_HOME");
+  expect(nested.stderr).toContain("copied twice");
+  expect(nested.code).toBe(0);
+});
+
+test("an export of something else is warned of; the source and the copy are fine", async () => {
+  using at = hub();
+  const { stderr } = await at.ef(["sync"], { env: { HF_HOME: "/old/place" } });
+  expect(stderr).toContain("HF_HOME is set to /old/place");
+  for (const HF_HOME of [join(at.home, "hf"), at.cache("HF_HOME")]) {
+    expect((await at.ef(["sync"], { env: { HF_HOME } })).stderr).toBe("HF_HOME: fresh\n");
+  }
+});
+
+test("not fresh: no marker, another source, the future, garbage, a link, euler-files' own, lost times, aged", async () => {
+  using at = hub();
+  await at.ef(["sync"]);
+  const marker = at.cache(".HF_HOME.synced");
+  const good = JSON.parse(at.read(marker));
+  const { ef: _, ...plain } = good;
+  const cases: [string, () => void][] = [
+    ["not synced yet", () => rmSync(marker)],
+    ["another source", () => writeFileSync(marker, JSON.stringify({ ...good, source: "/else" }))],
+    ["future", () => writeFileSync(marker, JSON.stringify({ ...good, synced_at: Date.now() / 1000 + 3600 }))],
+    ["aged", () => writeFileSync(marker, JSON.stringify({ ...good, synced_at: Date.now() / 1000 - 3601 }))],
+    ["not synced yet", () => writeFileSync(marker, '{"synced_at": ')],
+    ["euler-files", () => writeFileSync(marker, JSON.stringify(plain))],
+    ["directory times", () => rmSync(at.cache(".HF_HOME.times"))],
+    [
+      "not synced yet",
+      () => {
+        renameSync(marker, `${marker}.real`);
+        symlinkSync(`${marker}.real`, marker);
+      },
+    ],
+  ];
+  for (const [word, spoil] of cases) {
+    spoil();
+    expect((await at.ef(["sync"])).stderr).toContain(word);
+    expect((await at.ef(["sync"])).stderr).toBe("HF_HOME: fresh\n");
+  }
+  expect((await at.ef(["sync", "--force"])).stderr).toContain("forced");
+});
+
+test("skip_if_fresh_seconds 0 always compares", async () => {
+  using at = hub({ skip_if_fresh_seconds: 0 });
+  await at.ef(["sync"]);
+  expect((await at.ef(["sync"])).stderr).toContain("complete (nothing to copy");
+});
+
+test("an edit of the same size in the same second is copied", async () => {
+  using at = hub();
+  const file = join(at.home, "hf/model.bin");
+  utimesSync(file, 1_700_000_000.25, 1_700_000_000.25);
+  await at.ef(["sync"]);
+  writeFileSync(file, "WEIGHTS");
+  utimesSync(file, 1_700_000_000.75, 1_700_000_000.75);
+  await at.ef(["sync"]);
+  expect(at.read(join(at.cache("HF_HOME"), "model.bin"))).toBe("WEIGHTS");
+});
+
+test("modes: a token stays 0600, directories follow the set-group-id bit of the target", async () => {
+  using at = hub();
+  chmodSync(at.write("hf/token", "secret"), 0o600);
+  mkdirSync(at.cache("HF_HOME"), { recursive: true });
+  chmodSync(at.cache("HF_HOME"), 0o2775);
+  await at.ef(["sync"]);
+  expect(statSync(join(at.cache("HF_HOME"), "token")).mode & 0o7777).toBe(0o600);
+  expect(statSync(join(at.cache("HF_HOME"), "hub")).mode & 0o2000).toBe(0o2000);
+});
+
+test("what a preset knows and what the user excludes is not copied; the extra variables are exported", async () => {
+  using at = hub({ ef: { vars: { HF_HOME: { exclude: ["*.tmp"], env: { HF_HUB_OFFLINE: "1" } } } } });
+  at.write("hf/.locks/x", "");
+  at.write("hf/hub/y.tmp", "");
+  const { stdout } = await at.ef(["sync", "--shell", "bash"]);
+  expect(existsSync(join(at.cache("HF_HOME"), ".locks"))).toBe(false);
+  expect(existsSync(join(at.cache("HF_HOME"), "hub/y.tmp"))).toBe(false);
+  expect(stdout).toContain("export HF_HUB_OFFLINE='1'\n");
+  expect((await at.ef(["sync"])).stderr).toBe("HF_HOME: fresh\n");
+});
+
+test("a FIFO is left out and named", async () => {
+  using at = hub();
+  await at.sh("sh", "mkfifo hf/pipe");
+  const { stderr, code } = await at.ef(["sync"]);
+  expect(stderr).toContain("left out: pipe");
+  expect(code).toBe(0);
+});
+
+test("hostile names: in the configuration, in the trees, in the environment", async () => {
+  const name = "-a 'b\" $HOME `id`\\ \n ü";
+  using at = new Home({ [`${name}/${name}/f`]: "deep" });
+  at.configure({ HF_HOME: name }, { cache_root: name });
+  await at.sh("bash", `cd './'*'ü'; touch $'caf\\xe9' $'new\\nline'`);
+  const { stdout, stderr } = await at.sh("bash", `eval "$(ef sync)"; cat "$HF_HOME"/*/f; ls -b "$HF_HOME"`);
+  expect(stderr).toContain("complete (3 files");
+  expect(stdout).toContain("deep");
+  expect(stdout).toContain("caf\\351");
+  expect(stdout).toContain("new\\nline");
+});
+
+test("SIGTERM while it waits for the lock: exit 143, nothing on stdout", async () => {
+  using at = hub();
+  mkdirSync(at.cache("."), { recursive: true });
+  writeFileSync(at.cache(".HF_HOME.lock"), "");
+  const holder = Bun.spawn(["flock", at.cache(".HF_HOME.lock"), "sleep", "60"]);
+  try {
+    await until("the lock", async () => (await at.sh("sh", `flock -n '${at.cache(".HF_HOME.lock")}' true`)).code !== 0);
+    let said = "";
+    const { stdout, code } = await at.ef(["sync"], {
+      onStart(child) {
+        child.stderr?.on("data", (chunk) => {
+          said += chunk;
+          if (said.includes("waiting for")) child.kill("SIGTERM");
+        });
+      },
+    });
+    expect(stdout).toBe("");
+    expect(code).toBe(143);
+  } finally {
+    holder.kill();
+  }
+});
+
+test("no room: refused before the first byte, with both numbers; --no-preflight tries", async () => {
+  using at = hub();
+  const mount = await at.sh("sh", `mount -t tmpfs -o size=64k,nr_inodes=50 tmpfs '${at.scratch}'`);
+  if (mount.code !== 0) return console.warn("not here: mount (needs root)");
+  try {
+    at.write("hf/large", "x".repeat(200_000));
+    const { stderr, code, stdout } = await at.ef(["sync", "--shell", "bash"]);
+    expect(stderr).toMatch(/needs 2\d\dK, \d+K left/);
+    expect(stdout).toBe("false\n");
+    expect(code).toBe(1);
+    expect(readdirSync(at.cache("HF_HOME"))).toEqual([]);
+    const tried = await at.ef(["sync", "--no-preflight"]);
+    expect(tried.stderr).toContain("No space left");
+    expect(tried.code).toBe(1);
+    expect(at.exists(at.cache(".HF_HOME.synced"))).toBe(false);
+
+    rmSync(join(at.home, "hf/large"));
+    for (let i = 0; i < 60; i++) at.write(`hf/many/${i}`, "");
+    expect((await at.ef(["sync"])).stderr).toMatch(/needs 6\d inodes, \d+ left/);
+  } finally {
+    await at.sh("sh", `umount '${at.scratch}'`);
+  }
+});
+
+test("leftovers of a killed run are removed; those of a running one are not", async () => {
+  using at = hub();
+  await at.ef(["sync"]);
+  const { stdout: host } = await at.sh("sh", "hostname");
+  const dead = at.cache(`.HF_HOME.tmp-${host.trim()}-999999999-0123456789abcdef`);
+  const live = at.cache(`.HF_HOME.tmp-${host.trim()}-${process.pid}-0123456789abcdef`);
+  for (const dir of [dead, live]) mkdirSync(dir);
+  await at.ef(["sync", "--force"]);
+  expect(at.exists(dead)).toBe(false);
+  expect(at.exists(live)).toBe(true);
+});

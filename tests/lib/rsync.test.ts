@@ -1,0 +1,88 @@
+import { expect, test } from "bun:test";
+import {
+  parseDeleted,
+  parseItem,
+  parseProgress,
+  parseSkipped,
+  parseVersion,
+  rsyncArgv,
+  unescapeName,
+} from "../../lib/drivers/rsync.ts";
+
+test("argv: contents to contents, hostile names after --, the user's arguments last", () => {
+  const argv = rsyncArgv({
+    source: "/home/a b/-x",
+    target: "/scratch/$t/",
+    exclude: ["/.locks/", "- odd"],
+    tempDir: "/scratch/.tmp",
+    setgid: true,
+    nanoseconds: true,
+    bwlimit: "200M",
+    extraArgs: ["--compress"],
+  });
+  expect(argv).toEqual([
+    "rsync",
+    "-rlptHS",
+    "--8-bit-output",
+    "--info=NONE,PROGRESS2",
+    "--no-human-readable",
+    "--outbuf=Line",
+    "--chmod=Dg+s",
+    "--temp-dir=/scratch/.tmp",
+    "--modify-window=-1",
+    "--bwlimit=200M",
+    "--exclude=/.locks/",
+    "--exclude=- odd",
+    "--compress",
+    "--",
+    "/home/a b/-x/",
+    "/scratch/$t/",
+  ]);
+});
+
+test("argv: a dry run writes nothing and needs no temporary directory", () => {
+  const argv = rsyncArgv({ source: "/s", target: "/t", tempDir: "/x", dryRun: true });
+  expect(argv).toContain("--dry-run");
+  expect(argv.join(" ")).not.toContain("temp-dir");
+});
+
+test.each([
+  ["rsync  version 3.1.0  protocol version 31\n", 30_100],
+  ["rsync  version 3.2.7  protocol version 31\nCopyright", 30_207],
+  ["rsync  version v3.4.1  protocol version 32", 30_401],
+  ["openrsync: protocol version 29, rsync version 2.6.9 compatible\n", undefined],
+  ["", undefined],
+])("version of %j", (text, number) => {
+  expect(parseVersion(text)?.number).toBe(number as number);
+});
+
+test.each([
+  [
+    ">f+++++++++ 123 a/new\\#012line",
+    { kind: "file", action: "copy", isNew: true, sizeBytes: 123, name: "a/new\\#012line" },
+  ],
+  [">f.st...... 9 old file", { kind: "file", action: "copy", isNew: false, sizeBytes: 9, name: "old file" }],
+  ["cd+++++++++ 4096 dir/", { kind: "dir", action: "create", isNew: true, sizeBytes: 4096, name: "dir/" }],
+  ["cL+++++++++ 5 l -> t", { kind: "link", action: "create", isNew: true, sizeBytes: 5, name: "l -> t" }],
+  ["hf+++++++++ 2 g => f", { kind: "file", action: "create", isNew: true, sizeBytes: 2, name: "g => f" }],
+  [".d..t...... 4096 ./", { kind: "dir", action: "touch", isNew: false, sizeBytes: 4096, name: "./" }],
+] as const)("item %j", (line, item) => {
+  expect(parseItem(line)).toEqual(item);
+});
+
+test("lines that are no items", () => {
+  expect(parseItem("created directory /x")).toBeUndefined();
+  expect(parseSkipped('skipping non-regular file "a "b""')).toBe('a "b"');
+  expect(parseDeleted("*deleting   old/file")).toBe("old/file");
+});
+
+test("names: rsync's escapes and bytes come back", () => {
+  expect(unescapeName("a\\#012b\xff")).toEqual(Buffer.from([0x61, 0x0a, 0x62, 0xff]));
+});
+
+test("progress: the last reading of a piece counts, with and without grouped digits", () => {
+  const text =
+    "\r              1  20%    0.00kB/s    0:00:00  \r      1,234,567  90%   12.00MB/s    0:00:01 (xfr#7, to-chk=5/7)\r";
+  expect(parseProgress(text)).toEqual({ bytes: 1_234_567, files: 7 });
+  expect(parseProgress("sending incremental file list\n")).toBeUndefined();
+});

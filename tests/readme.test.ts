@@ -1,0 +1,84 @@
+/** Every example of the README, as it stands there. */
+import { expect, test } from "bun:test";
+import { chmodSync, copyFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { checkConfig } from "../lib/config/store.ts";
+import { efArgv, Home, have, run } from "./helpers.ts";
+
+const repo = resolve(import.meta.dir, "..");
+const text = await Bun.file(join(repo, "README.md")).text();
+const blocks = [...text.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([, language = "", code = ""]) => ({
+  language,
+  code,
+}));
+const title = (code: string) => code.trim().split("\n")[0] ?? "";
+
+/** A user's HOME after `ef init`, with a `python` that says where its models are. */
+function user(): Home {
+  const at = new Home({ ".cache/huggingface/hub/model": "m", ".cache/torch/weights": "w" });
+  at.write(".euler-files.json", {
+    version: 1,
+    scratch_base: "$SCRATCH",
+    vars: { HF_HOME: { source: "~/.cache/huggingface" }, TORCH_HOME: { source: "~/.cache/torch" } },
+  });
+  const python = join(at.dir, "bin/python");
+  writeFileSync(python, '#!/bin/sh\necho "python $* with $(cat "$HF_HOME/hub/model") $(cat "$TORCH_HOME/weights")"\n');
+  chmodSync(python, 0o755);
+  mkdirSync(join(at.home, "dist"));
+  copyFileSync(join(at.dir, "bin/ef"), join(at.home, "dist/ef"));
+  return at;
+}
+
+const shells: Record<string, string> = { bash: "bash", zsh: "zsh", fish: "fish", csh: "tcsh" };
+const scripts = blocks
+  .filter(({ language }) => language in shells)
+  .map((block) => ({ ...block, title: title(block.code) }));
+
+test.each(scripts)("README, $language: $title", async ({ language, code }) => {
+  const shell = shells[language] ?? "";
+  if (!have(shell)) return console.warn(`not here: ${shell}`);
+  using at = user();
+  const file = at.write("example", code);
+  const argv = shell === "tcsh" ? [shell, "-f", file] : [shell, file];
+  const ran = await run(argv, { cwd: at.home, env: { ...at.env, USER: "jdoe" } });
+  expect(ran.stderr).not.toMatch(/error|not found|Undefined|unknown/i);
+  if (code.includes("python train.py")) expect(ran.stdout).toContain("python train.py with m w");
+  expect(ran.code).toBe(0);
+});
+
+test("README: there are examples for every shell", () => {
+  expect(new Set(scripts.map(({ language }) => language))).toEqual(new Set(Object.keys(shells)));
+});
+
+test("README: the annotated configuration is valid and complete", () => {
+  const [block] = blocks.filter(({ language }) => language === "jsonc");
+  const raw = JSON.parse((block?.code ?? "").replace(/^\s*\/\/.*$/gm, ""));
+  const config = checkConfig(raw, "README.md");
+  expect(config.ef?.vars?.HF_HOME?.env).toEqual({ HF_HUB_OFFLINE: "1" });
+});
+
+test("README: the script runs", async () => {
+  const [block] = blocks.filter(({ language }) => language === "ts");
+  using at = user();
+  mkdirSync(join(at.home, "node_modules"));
+  symlinkSync(repo, join(at.home, "node_modules/ef"));
+  const file = at.write("script.ts", block?.code ?? "");
+  const { stdout, stderr, code } = await run([process.execPath, file], { env: at.env });
+  expect(stderr).toBe("");
+  expect(stdout).toBe(`${at.cache("HF_HOME")}\n`);
+  expect(code).toBe(0);
+});
+
+test("README: the table of commands is that of the program", async () => {
+  const { stdout } = await run([...efArgv, "schema", "--kind", "cli"], {
+    env: { PATH: process.env.PATH, HOME: "/nonexistent" },
+  });
+  const { cli } = JSON.parse(stdout);
+  const rows = [...text.matchAll(/^\| `ef ([\w-]+)[^|]*\| (.*) \|$/gm)];
+  expect(rows.map(([, name]) => name).sort()).toEqual(Object.keys(cli.commands).sort());
+  for (const [, name = "", description = ""] of rows) {
+    const command = cli.commands[name];
+    if (command.commands) expect([...(description.match(/\w+/g) ?? [])]).toEqual(Object.keys(command.commands));
+    else expect(command.help).toBe(description);
+  }
+});
