@@ -62,10 +62,10 @@ export function one(question: string, options: readonly Choice[]): Promise<strin
  */
 export function several(question: string, options: readonly Choice[], marked: readonly string[]): Promise<string[]> {
   let isDone = false;
-  const ended = (_: string, key?: { name?: string }) => {
-    isDone ||= key?.name === "return";
+  const onKey = (_: string, key?: Key) => {
+    isDone ||= ["return", "escape"].includes(key?.name ?? "") || (key?.ctrl === true && key.name === "c");
   };
-  // After enter, consola shows the labels of all that is marked, in one line: names will do there.
+  // In the end consola shows the labels of all that is marked, in one line: names will do there.
   const lines = options.map(({ value, label, ...more }) => ({
     ...more,
     value,
@@ -73,13 +73,18 @@ export function several(question: string, options: readonly Choice[], marked: re
       return isDone ? value : label;
     },
   }));
-  process.stdin.on("keypress", ended);
+  process.stdin.on("keypress", onKey);
   return ask<string[]>(question, {
     type: "multiselect",
     options: lines,
     initial: [...marked],
     required: false,
-  }).finally(() => process.stdin.off("keypress", ended));
+  }).finally(() => process.stdin.off("keypress", onKey));
+}
+
+interface Key {
+  name?: string;
+  ctrl?: boolean;
 }
 
 type Options =
@@ -96,14 +101,18 @@ async function ask<T>(question: string, options: Options): Promise<T> {
   const { stdin } = process;
   const ended = Promise.withResolvers<never>();
   const cancel = () => {
-    stdin.emit("keypress", "\u0003", { name: "c", ctrl: true }); // gives the terminal back, and the cursor
     ended.reject(new Cancelled("cancelled"));
+    stdin.off("end", cancel);
+    try {
+      stdin.emit("keypress", "\u0003", { name: "c", ctrl: true }); // sets the terminal back, and shows the cursor
+    } catch {
+      // the terminal has gone
+    }
   };
-  const onKey = (_: string, key?: { name?: string; ctrl?: boolean }) => {
+  const onKey = (_: string, key?: Key) => {
     if (key?.ctrl && key.name === "d") cancel();
   };
-  // A terminal that has gone cannot be set back, which nobody needs to hear.
-  stdin.on("keypress", onKey).on("end", cancel).on("error", cancel);
+  stdin.on("keypress", onKey).on("end", cancel);
   signal.addEventListener("abort", cancel);
   try {
     const answer = consola.prompt(question, { ...options, cancel: "reject" } as never);

@@ -9,6 +9,7 @@ import {
   type Arg,
   type Args,
   allArgs,
+  type Command,
   type Commands,
   command,
   flagName,
@@ -44,26 +45,27 @@ export default command({
 /** All commands and groups as the completion scripts see them. */
 export async function completionTable(commands: Commands): Promise<CompletionCommand[]> {
   const specs = await loadAll(commands);
-  const groups = new Set(specs.flatMap(({ name }) => (name.includes(" ") ? [name.split(" ")[0] as string] : [])));
-  return [
-    { name: "", description: "", flags: flagsOf(rootArgs), places: [], rest: false },
-    ...[...groups].map((name) => ({
-      name,
-      description: subcommands(commands, name).join(", "),
-      flags: flagsOf(globals),
-      places: [],
-      rest: false,
-    })),
-    ...specs.map((spec) => ({
-      name: spec.name,
-      description: spec.description,
-      flags: flagsOf(allArgs(spec)),
-      places: Object.values(spec.args).flatMap((arg) =>
-        arg.type === "positional" ? [{ hint: arg.valueHint, description: arg.description, from: sourceOf(arg) }] : [],
-      ),
-      rest: spec.rest !== undefined,
-    })),
-  ];
+  const info = (spec: Command): CompletionCommand => ({
+    name: spec.name,
+    description: spec.description,
+    flags: flagsOf(allArgs(spec)),
+    places: Object.values(spec.args).flatMap((arg) =>
+      arg.type === "positional" ? [{ hint: arg.valueHint, description: arg.description, from: sourceOf(arg) }] : [],
+    ),
+    rest: spec.rest !== undefined,
+  });
+  const group = (name: string): CompletionCommand => {
+    const description = subcommands(commands, name).join(", ");
+    return { name, description, flags: flagsOf(globals), places: [], rest: false };
+  };
+  const root = { name: "", description: "", flags: flagsOf(rootArgs), places: [], rest: false };
+  const table = new Map<string, CompletionCommand>([["", root]]);
+  for (const spec of specs) {
+    const [first = ""] = spec.name.split(" ");
+    if (first !== spec.name && !table.has(first)) table.set(first, group(first));
+    table.set(spec.name, info(spec));
+  }
+  return [...table.values()];
 }
 
 function flagsOf(args: Args): CompletionFlag[] {

@@ -51,7 +51,7 @@ async function editUntilValid(copy: string): Promise<void> {
         if (cause instanceof Cancelled) return false;
         throw cause;
       });
-      if (!again) rethrow(error, copy);
+      if (!again) rethrow(new EfError(error.code, "The configuration was not changed: yours is not valid"), copy);
     }
   }
 }
@@ -59,5 +59,5 @@ async function editUntilValid(copy: string): Promise<void> {
 function rethrow(error: unknown, copy: string): never {
   if (!(error instanceof EfError)) throw error;
   const { code, message, path } = error;
-  throw new EfError(code, message, { hint: `nothing was saved; your version is in ${copy}`, path, cause: error });
+  throw new EfError(code, message, { hint: `your version is in ${copy}`, path, cause: error });
 }

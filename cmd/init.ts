@@ -1,6 +1,6 @@
 import { EfError } from "../lib/base/errors.ts";
 import { configPath } from "../lib/config/store.ts";
-import { filledIn, initInput, withSchema } from "../lib/init.ts";
+import { filledIn, initInput, savedText, withSchema } from "../lib/init.ts";
 import { replaceConfig } from "../lib/settings.ts";
 import { command, type Output } from "./args.ts";
 import { isInteractive, say, warn } from "./process.ts";
@@ -38,7 +38,7 @@ async function save(input: Record<string, unknown>, schema: string | undefined):
   const path = configPath();
   const saved = withSchema(filledIn(raw), schema);
   const { backup } = await replaceConfig(path, () => saved);
-  say(`saved ${path}${backup ? `; the old one is ${backup}` : ""}\n`);
+  say(savedText(path, backup, process.env));
   return { json: { status: "saved", config_path: path, config: saved }, text: "" };
 }
 

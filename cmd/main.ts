@@ -89,7 +89,7 @@ function errorJson({ code, message, hint, path, exit }: EfError) {
 function asEfError(error: unknown): EfError {
   if (error instanceof EfError) return error;
   const { name, message, stack } = error as Error;
-  if (name === "CLIError") return new EfError("USAGE", message);
+  if (name === "CLIError") return new EfError("USAGE", Bun.stripANSI(message)); // citty colours its words
   if (process.env.EF_LOG === "debug") say(`${stack}\n`);
   return new EfError("IO", message || String(error), { hint: "more with EF_LOG=debug", cause: error });
 }

@@ -75,9 +75,14 @@ export class Stopped extends Error {
   }
 }
 
-/** Aborts at SIGINT, SIGTERM or SIGHUP. From the first call on, these no longer end the process at once. */
+/**
+ * Aborts at SIGINT, SIGTERM or SIGHUP. From the first call on, these no longer end the process at once.
+ *
+ * Whoever asks for it has work that takes a while: from here on hot code is compiled as usual (scripts/build.ts).
+ */
 export function stopSignal(): AbortSignal {
   if (!controller) {
+    Bun.unsafe.setJITPolicy(1);
     controller = new AbortController();
     for (const name of Object.keys(heard)) process.on(name, abort);
   }

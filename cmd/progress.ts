@@ -82,7 +82,7 @@ export function syncProgress({ quiet, verbose }: { quiet: boolean; verbose: bool
 }
 
 /** `63 files, 575M to copy`. */
-export function changes(plan: { files: number; bytes: number; newInodes: number }): string {
+function changes(plan: { files: number; bytes: number; newInodes: number }): string {
   if (plan.files > 0) return `${plural(plan.files, "file")}, ${humanBytes(plan.bytes)} to copy`;
   return plan.newInodes > 0
     ? `${plural(plan.newInodes, "directory or link", "directories or links")} to make`

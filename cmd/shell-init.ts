@@ -49,8 +49,8 @@ async function completions(shell: ShellDialect, commands: Commands): Promise<str
 function callingShell(): ShellDialect {
   const parent = parentDialect(process.ppid);
   if (parent !== "bash" || isPosixShell(process.ppid)) return parent;
-  const login: Record<string, ShellDialect> = { zsh: "zsh", fish: "fish", csh: "csh", tcsh: "csh" };
-  return login[basename(process.env.SHELL ?? "")] ?? "bash";
+  const login = basename(process.env.SHELL ?? "");
+  return login === "tcsh" ? "csh" : (shells.find((shell) => shell === login) ?? "bash");
 }
 
 function isPosixShell(pid: number): boolean {

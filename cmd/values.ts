@@ -33,7 +33,7 @@ const sources: Record<Exclude<ValueKind, "file" | "dir">, (commands: Commands) =
   commands: async (commands) => namesOf(commands).map((name) => name.replaceAll(" ", ".")),
 };
 
-/** The configuration as it stands in the file, right or wrong. Only a regular file is read: a FIFO would wait for ever. */
+/** The configuration as it stands in the file, right or wrong; of regular files only, since a FIFO may never answer. */
 function config(): Record<string, unknown> {
   const text = readOwn(realPath(configPath()), configLimit)?.toString("utf8") ?? "{}";
   return table(JSON.parse(text.replace(/^\uFEFF/, "")));

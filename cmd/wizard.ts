@@ -19,6 +19,7 @@ import {
   ownCandidate,
   review,
   type SettingName,
+  savedText,
   scratchChoices,
   sizeText,
   summary,
@@ -49,7 +50,7 @@ export async function wizard({ schema }: { schema: string | undefined }): Promis
     say(`\n${paint("bold", tilde(path, process.env))}\n${summary(make(old), sizes, process.env)}\n\n`);
     if (!(await confirm("Save this?", true))) return nothingSaved(path, Exit.failed);
     const { config, backup } = await replaceConfig(path, make);
-    say(`saved ${path}${backup ? `; the old one is ${backup}` : ""}\n\n`);
+    say(`${savedText(path, backup, process.env)}\n`);
     return { json: { status: "saved", config_path: path, config }, text: `${nextSteps(process.env)}\n` };
   } catch (error) {
     if (error instanceof Cancelled || error instanceof Stopped) return nothingSaved(path, error.exitCode);

@@ -1,9 +1,9 @@
 /**
  * Completion scripts: text from a table of the commands.
  *
- * Everything fixed (commands, flags, choices) stands in the script, so that it costs no process; values that depend on
- * the user's files come from `ef __values KIND`, one a line. A script that is older than the program only misses what is
- * new.
+ * Everything fixed (commands, flags, choices) stands in the script, so that it costs no process; values that depend
+ * on the user's files come from `ef __values KIND`, one a line. A script that is older than the program only misses
+ * what is new.
  */
 import { quote, type ShellDialect } from "./base/shell.ts";
 

@@ -59,8 +59,8 @@ export interface Scratch {
 }
 
 /**
- * Variables that name scratch storage, at ETH and most sites, NERSC, CINES, TGCC, CÉCI, VSC. Not `WORK`, which is often
- * persistent (TACC, IDRIS), nor `TMPDIR`, which one node has and a job's end takes away.
+ * Variables that name scratch storage, at ETH and most sites, NERSC, CINES, TGCC, CÉCI, VSC. Not `WORK`, which is
+ * often persistent (TACC, IDRIS), nor `TMPDIR`, which one node has and a job's end takes away.
  */
 const scratchNames = [
   "SCRATCH",
@@ -140,11 +140,16 @@ function candidate(name: string, source: string, env: Env) {
 
 /** Where a preset's directory is: what its variable says, else the tool's default; the first of them that exists. */
 function sourceOf({ name, dir }: Preset, env: Env, scratchBase: string | undefined): string | undefined {
-  const isPersistent = (path: string) => scratchBase === undefined || !isWithin(realPath(path), realPath(scratchBase));
-  const told = pathsIn(env[name] ?? "").filter(isPersistent);
-  const usual = [...besideOthers(dir, env), ...(env.HOME ? [expandPath(dir, env, name)] : [])].filter(isPersistent);
-  const paths = [...told, ...usual];
+  const told = [...pathsIn(env[name] ?? ""), ...besideOthers(dir, env)].filter((path) => !isOnScratch(path));
+  const paths = [...told, ...(env.HOME ? [expandPath(dir, env, name)] : [])];
   return (paths.find(isDirectory) ?? paths[0])?.replace(/(?<=.)\/+$/, "");
+
+  /** HOME may lie on scratch storage itself: then what is in it is as persistent as anything there. */
+  function isOnScratch(path: string): boolean {
+    if (scratchBase === undefined) return false;
+    const [real, scratch, home] = [path, scratchBase, env.HOME || "/"].map(realPath) as [string, string, string];
+    return isWithin(real, scratch) && !(isWithin(home, scratch) && isWithin(real, home));
+  }
 }
 
 /** The absolute paths in a variable; some are lists (`JULIA_DEPOT_PATH`, `CONDA_PKGS_DIRS`). */
@@ -278,6 +283,11 @@ export function summary(raw: RawConfig, sizes: ReadonlyMap<string, Usage>, env: 
     "",
     `${jobs} at once, ${wait} s for a lock, fresh for ${fresh} s${args.length > 0 ? `, rsync ${args.join(" ")}` : ""}`,
   ].join("\n");
+}
+
+/** `saved ~/.euler-files.json`, and where the old one is. */
+export function savedText(path: string, backup: string | undefined, env: Env): string {
+  return `saved ${tilde(path, env)}${backup === undefined ? "" : `; the old one is ${tilde(backup, env)}`}\n`;
 }
 
 const rcLines: Record<string, string> = {

@@ -1,8 +1,8 @@
 /**
  * Changes to the configuration file, and its values by dotted key (`vars.HF_HOME.source`).
  *
- * Why nothing is lost: every change re-reads the file while it holds the lock beside it, changes the raw object (so keys
- * that ef does not know stay), checks the whole, and renames a finished file over the old one.
+ * Why nothing is lost: every change re-reads the file while it holds the lock beside it, changes the raw object (so
+ * keys that ef does not know stay), checks the whole, and renames a finished file over the old one.
  */
 import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { dirname } from "node:path";
@@ -23,8 +23,8 @@ const lockTimeoutS = 60;
  *
  * @param change gets the file as it is now; changes it, or gives back another one
  * @param options.create begin with an empty configuration where there is no file. @default false
- * @throws {EfError} CONFIG_NOT_FOUND, CONFIG_UNREADABLE, CONFIG_INVALID, CONFIG_NOT_SAVED, LOCK_TIMEOUT, LOCK_FAILED, and
- *   whatever `change` throws; the file is as it was then
+ * @throws {EfError} CONFIG_NOT_FOUND, CONFIG_UNREADABLE, CONFIG_INVALID, CONFIG_NOT_SAVED, LOCK_TIMEOUT, LOCK_FAILED,
+ *   and whatever `change` throws; the file is as it was then
  * @example
  * await updateConfig(configPath(), (raw) => setKey(raw, "parallel_jobs", "8"));
  */
@@ -128,7 +128,7 @@ function isTree(value: unknown): value is Tree {
   return !isRawJSON?.(value);
 }
 
-/** The parts of a dotted key. Names in the file may hold dots themselves (`apptainer.images.my.env`): the longest fits. */
+/** The parts of a dotted key. Names in the file may hold dots (`apptainer.images.my.env`): the longest fits. */
 function partsOf(raw: RawConfig, key: string): string[] {
   const words = key.split(".");
   const parts: string[] = [];
@@ -265,7 +265,13 @@ export function pathProblem(text: string): string | undefined {
   return /^\/+(?:\.?\/+)*\.?$/.test(text) ? "expected a directory below the root directory" : undefined;
 }
 
-type AnySchema = { type: string; entries?: Record<string, AnySchema>; wrapped?: AnySchema; value?: AnySchema };
+type AnySchema = {
+  type: string;
+  getter?: () => AnySchema;
+  entries?: Record<string, AnySchema>;
+  wrapped?: AnySchema;
+  value?: AnySchema;
+};
 
 /** Every key that has a meaning, dotted, the more general first; names of variables and images as `raw` has them. */
 export function knownKeys(raw: RawConfig): string[] {
@@ -274,7 +280,7 @@ export function knownKeys(raw: RawConfig): string[] {
 
 function keysIn(schema: AnySchema, value: unknown, prefix: string): string[] {
   let known = schema;
-  while (known.wrapped) known = known.wrapped;
+  for (let inner: AnySchema | undefined = known; inner; inner = known.wrapped ?? known.getter?.()) known = inner;
   const tree = isTree(value) ? value : {};
   const names = known.entries ?? Object.fromEntries(Object.keys(tree).map((name) => [name, known.value]));
   return Object.entries(names).flatMap(([name, next]) => [

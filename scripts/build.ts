@@ -73,9 +73,9 @@ async function compile(entry: string, target: Target, runtime: string, outfile: 
       outfile,
       target: `bun-${target}`,
       executablePath: runtime,
-      // Most commands run for milliseconds and each line of them once: compiling that to machine code is time lost (a fresh
-      // `ef sync`: 15.3 ms with 1, 13.8 with 3; 10 and 100 gain no more and slow down long runs, which 3 does not).
-      jitPolicy: 3,
+      // Most commands run for milliseconds and each line of them once: compiling that to machine code is time lost (a
+      // fresh `ef sync`: 15.3 ms with 1, 13.8 with 3 or more). Long work takes it back: cmd/process.ts, stopSignal.
+      jitPolicy: 100,
       // The program runs in users' project directories: nothing it finds there may change what it does.
       autoloadBunfig: false,
       autoloadDotenv: false,

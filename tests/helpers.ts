@@ -147,6 +147,22 @@ export class Home implements Disposable {
   }
 }
 
+const [packages] = new Bun.Glob("node_modules/.cache/py/lib/python3*/site-packages").scanSync({
+  cwd: repo,
+  onlyFiles: false,
+  absolute: true,
+});
+const pythonPath = process.env.EF_TEST_PYTHONPATH ?? packages ?? "";
+
+/** Is euler-files 1.1.0 there? scripts/setup-tests.sh installs it. */
+export const haveEulerFiles = have("python3") && existsSync(join(pythonPath, "euler_files"));
+
+/** Run euler-files in the same HOME. */
+export function eulerFiles(at: Home, args: readonly string[], stdin = ""): Promise<Ran> {
+  const env = { ...at.env, PYTHONPATH: pythonPath };
+  return run(["python3", "-m", "euler_files", ...args], { cwd: at.home, env, stdin });
+}
+
 /** Wait until `ready` gives something, not for a time; fails after a generous limit. */
 export async function until<T>(
   what: string,

@@ -74,7 +74,7 @@ test("README: the table of commands is that of the program", async () => {
     env: { PATH: process.env.PATH, HOME: "/nonexistent" },
   });
   const { cli } = JSON.parse(stdout);
-  const rows = [...text.matchAll(/^\| `ef ([\w-]+)[^|]*\| (.*) \|$/gm)];
+  const rows = [...text.matchAll(/^\| `ef ([\w-]+)[^|]*\| (.*?) +\|$/gm)];
   expect(rows.map(([, name]) => name).sort()).toEqual(Object.keys(cli.commands).sort());
   for (const [, name = "", description = ""] of rows) {
     const command = cli.commands[name];

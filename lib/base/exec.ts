@@ -53,7 +53,7 @@ stop=
 trap 'stop=1' INT TERM HUP
 "$@" 3<&- &
 job=$!
-(trap '' INT TERM HUP; read -r _ <&3; while kill -0 $job; do kill -TERM 0; sleep 1; done) >/dev/null 2>&1 &
+(trap '' INT TERM HUP; read -r _ <&3; while kill -0 $job; do kill -TERM 0; sleep 0.2 || sleep 1; done) >/dev/null 2>&1 4<&- &
 watch=$!
 exec 3<&-
 [ -z "$stop" ] || kill -TERM $job
@@ -62,8 +62,8 @@ while kill -0 $job 2>/dev/null; do wait $job; code=$?; done
 kill -KILL $watch 2>/dev/null
 exit $code`;
 
-/** The inherited descriptor's number inside the program: above the guard's own. */
-const inheritedAt = 4;
+/** The number that {@link RunOptions.inheritFd} has inside the program: above the guard's own. */
+export const inheritedAt = 4;
 
 /** How long a program may take to end after SIGTERM, in seconds. */
 const graceS = 10;

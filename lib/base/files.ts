@@ -4,6 +4,7 @@ import {
   fchmodSync,
   fstatSync,
   fsyncSync,
+  lstatSync,
   openSync,
   readSync,
   renameSync,
@@ -39,6 +40,10 @@ export function tempBeside(path: string): string {
  * @param mode permission bits of the new file; not narrowed by the umask
  */
 export function writeAtomic(path: string, content: string | Uint8Array, mode = 0o644): void {
+  const there = lstatSync(path, { throwIfNoEntry: false });
+  if (there && !there.isFile() && !there.isSymbolicLink()) {
+    throw new Error(`${path} is not a regular file`); // a rename would replace /dev/null as well
+  }
   const temp = tempBeside(path);
   const bytes = typeof content === "string" ? Buffer.from(content) : content;
   let fd: number | undefined = openSync(temp, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, mode);

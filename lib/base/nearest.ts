@@ -4,7 +4,9 @@ export function nearest(word: string, known: readonly string[]): string | undefi
     .map((each) => ({ each, distance: editDistance(word, each) }))
     .sort((a, b) => a.distance - b.distance);
   const best = scored[0];
-  return best && best.distance <= (word.length < 4 ? 1 : Math.max(2, Math.floor(word.length / 3))) ? best.each : undefined;
+  return best && best.distance <= (word.length < 4 ? 1 : Math.max(2, Math.floor(word.length / 3)))
+    ? best.each
+    : undefined;
 }
 
 /** Levenshtein distance. */

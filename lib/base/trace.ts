@@ -35,14 +35,3 @@ export async function span<T>(step: string, work: () => Promise<T>, details: Rec
     sink({ step, atMs, tookMs: performance.now() - atMs, ...details });
   }
 }
-
-/** Time the synchronous `work` as `step`. */
-export function spanSync<T>(step: string, work: () => T, details: Record<string, unknown> = {}): T {
-  if (!sink) return work();
-  const atMs = performance.now();
-  try {
-    return work();
-  } finally {
-    sink({ step, atMs, tookMs: performance.now() - atMs, ...details });
-  }
-}

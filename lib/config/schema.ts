@@ -75,7 +75,7 @@ const transfer = () =>
     bwlimit: v.optional(
       v.pipe(
         v.string(),
-        v.regex(/^\d+(\.\d+)?[KMGT]?$/i, "not a rate such as 200M"),
+        v.regex(/^\d+(\.\d+)?[KMGTkmgt]?$/, "not a rate such as 200M"),
         v.description("Bytes per second; K, M, G are powers of 1024"),
       ),
     ),
@@ -148,7 +148,8 @@ function walk(schema: unknown, value: unknown, at: string[], found: string[]): v
   for (let inner: AnySchema | undefined = known; inner; inner = known.wrapped ?? known.getter?.()) known = inner;
   if (typeof value !== "object" || value === null || Array.isArray(value)) return;
   for (const [key, inner] of Object.entries(value)) {
-    const next = known.type === "record" ? known.value : known.entries?.[key];
+    const entry = Object.hasOwn(known.entries ?? {}, key) ? known.entries?.[key] : undefined;
+    const next = known.type === "record" ? known.value : entry;
     if (next) walk(next, inner, [...at, key], found);
     else if (known.entries && Object.keys(known.entries).length > 0 && key !== "$schema")
       found.push([...at, key].join("."));

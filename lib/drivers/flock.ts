@@ -9,13 +9,10 @@
  * @see https://man7.org/linux/man-pages/man1/flock.1.html
  */
 import { EfError } from "../base/errors.ts";
-import { lastLines, type RunResult, run } from "../base/exec.ts";
+import { inheritedAt, lastLines, type RunResult, run } from "../base/exec.ts";
 
 /** `unsupported` says why no lock can be had on that file system or machine, in words. */
 export type FlockAnswer = "locked" | "held" | { unsupported: string };
-
-/** Where `run` puts `inheritFd` in the child. */
-const fdInChild = "4";
 
 const anyCode = Array.from({ length: 256 }, (_, code) => code);
 
@@ -45,7 +42,7 @@ export async function isFlocked(fd: number, signal?: AbortSignal): Promise<boole
 async function flock(mode: "-x" | "-s", fd: number, signal: AbortSignal | undefined): Promise<FlockAnswer> {
   let result: RunResult;
   try {
-    result = await run(["flock", "-n", mode, fdInChild], {
+    result = await run(["flock", "-n", mode, String(inheritedAt)], {
       env: { ...process.env, LC_ALL: "C" },
       inheritFd: fd,
       accept: anyCode,

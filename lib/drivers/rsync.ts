@@ -15,6 +15,8 @@ export interface RsyncCopy {
   tempDir?: string;
   /** Do new directories of the target carry the set-group-id bit? */
   setgid?: boolean;
+  /** Say which FIFOs, sockets and devices are left out: rsync 3.2.4 or newer must be asked, older ones always do. */
+  nonRegular?: boolean;
   /** Compare modification times to the nanosecond: an edit in the same second is seen. rsync 3.1.3 or newer. */
   nanoseconds?: boolean;
   /** Bytes per second with suffix, e.g. `200M`. */
@@ -32,7 +34,7 @@ export interface RsyncCopy {
  */
 export function rsyncArgv(copy: RsyncCopy): string[] {
   const output = copy.dryRun
-    ? ["--dry-run", "--info=NONE,NONREG", "--out-format=%i %l %n%L"]
+    ? ["--dry-run", `--info=NONE${copy.nonRegular ? ",NONREG" : ""}`, "--out-format=%i %l %n%L"]
     : ["--info=NONE,PROGRESS2", "--no-human-readable", "--outbuf=Line"];
   return [
     "rsync",
@@ -144,7 +146,7 @@ export function parseProgress(text: string): { bytes: number; files: number | un
 }
 
 /** What rsync's exit codes mean (its manual, EXIT VALUES); 128+n where a signal ended it. */
-export function describeExit(code: number): string {
+function describeExit(code: number): string {
   const known: Record<number, string> = {
     1: "it did not understand its arguments (rsync_extra_args?)",
     2: "protocol incompatibility",

@@ -43,6 +43,7 @@ export function rsyncEngine(options: RsyncEngineOptions): Engine {
     exclude,
     ...(onSameDevice(tempDir, target) ? { tempDir } : {}),
     setgid: isSetgid(target),
+    nonRegular: (await versionNumber(signal)) >= 30_204,
     nanoseconds: (await versionNumber(signal)) >= 30_103 && storesNanoseconds(target),
     bwlimit: options.bwlimit,
     extraArgs: [...(options.checksum ? ["--checksum"] : []), ...options.extraArgs],
@@ -170,7 +171,7 @@ async function copyWith(
   };
   let { code, stderr } = await once();
   if (code === 24) ({ code, stderr } = await once());
-  if (code === 0) return [];
+  if (code === 0) return stderr.trim() === "" ? [] : [`rsync says:${lastLines(stderr)}`];
   if (code === 24) {
     const vanished = stderr.split("\n").filter((line) => line.startsWith("file has vanished"));
     return [

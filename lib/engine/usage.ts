@@ -93,7 +93,7 @@ function add(total: Usage, seen: Set<string>, path: Path, stats: Stats | undefin
   if (!isDirectory) total.files++;
 }
 
-/** Which inode this is. Lustre's numbers do not fit into a double, and two neighbours would look like one: asked again. */
+/** Which inode this is. Lustre's numbers do not fit into a double: two neighbours would look like one, so ask again. */
 function inodeOf(path: Path, { dev, ino }: Stats): string {
   if (Number.isSafeInteger(ino)) return `${dev}:${ino}`;
   return `${dev}:${lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? ino}`;

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { have, Home, type Ran, run, until } from "../helpers.ts";
+import { Home, have, type Ran, run, until } from "../helpers.ts";
 
 const dialects = ["bash", "zsh", "fish", "csh", "json"];
 
@@ -33,7 +33,9 @@ test("ef completions: an unknown shell, and none", async () => {
 test("the scripts offer each command, and not what is not for people", async () => {
   const { stdout } = await at.ef(["schema", "--kind", "cli"]);
   const { commands } = JSON.parse(stdout).cli as { commands: Record<string, { commands?: object }> };
-  const groups = Object.entries(commands).flatMap(([name, { commands: subs }]) => (subs ? [[name, subs] as const] : []));
+  const groups = Object.entries(commands).flatMap(([name, { commands: subs }]) =>
+    subs ? [[name, subs] as const] : [],
+  );
   expect((await bash(["ef", ""])).offers).toEqual(Object.keys(commands));
   expect(groups.length).toBeGreaterThan(0);
   for (const [name, subs] of groups) expect((await bash(["ef", name, ""])).offers).toEqual(Object.keys(subs));
@@ -52,14 +54,17 @@ for one in \${COMPREPLY[@]+"\${COMPREPLY[@]}"}; do printf 'offer %s\\n' "$one"; 
 
 /** What bash offers for the last of `words`, which are broken as readline breaks them. */
 async function bash(words: readonly string[], { breaks = true } = {}) {
-  const pieces = breaks ? words.flatMap((word) => word.split(/((?<!['"].*)[=:]+)/).filter((it, i) => it || i === 0)) : words;
+  const pieces = breaks
+    ? words.flatMap((word) => word.split(/((?<!['"].*)[=:]+)/).filter((it, i) => it || i === 0))
+    : words;
   const quoted = pieces.map((piece) => `'${piece.replaceAll("'", "'\\''")}'`).join(" ");
   const ran = await at.sh("bash", `COMP_WORDS=(${quoted}); COMP_CWORD=${pieces.length - 1}\n${bashScript}`);
   expect(ran.stderr).toBe("");
   expect(ran.code).toBe(0);
   const lines = ran.stdout.trimEnd().split("\n");
   expect(lines.shift()).toBe("complete -F _ef ef");
-  const of = (kind: string) => lines.flatMap((line) => (line.startsWith(`${kind} `) ? [line.slice(kind.length + 1)] : []));
+  const of = (kind: string) =>
+    lines.flatMap((line) => (line.startsWith(`${kind} `) ? [line.slice(kind.length + 1)] : []));
   return { offers: of("offer"), compopt: of("compopt") };
 }
 
@@ -69,25 +74,40 @@ describe("bash", () => {
   test.each([
     [["ef", "sy"], ["sync"]],
     [["ef", "sync", "--sh"], ["--shell"]],
-    [["ef", "sync", "--no-"], ["--no-fail", "--no-preflight"]],
+    [
+      ["ef", "sync", "--no-"],
+      ["--no-fail", "--no-preflight"],
+    ],
     [["ef", "sync", "--shell", ""], dialects],
     [["ef", "sync", "--shell", "z"], ["zsh"]],
     [["ef", "sync", "--shell=ba"], ["bash"]],
     [["ef", "sync", "--shell="], dialects],
-    [["ef", "sync", "--force", "--var", "HF_"], ["HF_HOME", "HF_TOKENS"]],
+    [
+      ["ef", "sync", "--force", "--var", "HF_"],
+      ["HF_HOME", "HF_TOKENS"],
+    ],
     [["ef", "sync", "--var=HF_H"], ["HF_HOME"]],
     [["ef", "sync", "--var", "HF_HOME", "--var", "O"], ["OTHER"]],
     [["ef", "exec", "--var", "O"], ["OTHER"]],
     [["ef", "--config", "x", "sync", "--sh"], ["--shell"]],
     [["ef", "--config=x", "sync", "--sh"], ["--shell"]],
     [["ef", "--config", "sync", "sy"], ["sync"]],
-    [["ef", "-"], ["--config", "--help", "-h", "--version", "-V"]],
+    [
+      ["ef", "--"],
+      ["--version", "--config", "--help"],
+    ],
     [["ef", "config", "g"], ["get"]],
     [["ef", "config", "get", "scratch"], ["scratch_base"]],
-    [["ef", "config", "get", "vars.HF_H"], ["vars.HF_HOME", "vars.HF_HOME.source", "vars.HF_HOME.enabled"]],
+    [
+      ["ef", "config", "get", "vars.HF_H"],
+      ["vars.HF_HOME", "vars.HF_HOME.source", "vars.HF_HOME.enabled"],
+    ],
     [["ef", "config", "get", "--js"], ["--json"]],
     [["ef", "config", "set", "scratch_base", ""], []],
-    [["ef", "completions", ""], ["bash", "zsh", "fish"]],
+    [
+      ["ef", "completions", ""],
+      ["bash", "zsh", "fish"],
+    ],
     [["ef", "completions", "bash", ""], []],
     [["ef", "schema", "--command", "config.g"], ["config.get"]],
     [["ef", "schema", "--kind=i"], ["input"]],
@@ -186,10 +206,13 @@ describe.skipIf(!have("fish"))("fish", () => {
 // Real completion: an interactive shell on a terminal of tmux, keys, and what the screen shows then.
 
 class Terminal implements Disposable {
-  private constructor(private readonly home: Home) {}
+  private constructor(
+    private readonly home: Home,
+    private readonly socket: string,
+  ) {}
 
   static async start(home: Home, command: string): Promise<Terminal> {
-    const terminal = new Terminal(home);
+    const terminal = new Terminal(home, join(home.dir, `tmux-${crypto.randomUUID().slice(0, 8)}`));
     await terminal.tmux("new-session", "-d", "-x", "150", "-y", "50", command);
     await until("the prompt", async () => (await terminal.screen()).includes("ready>"));
     return terminal;
@@ -197,7 +220,7 @@ class Terminal implements Disposable {
 
   private tmux(...args: string[]): Promise<Ran> {
     const env = { ...this.home.env, TERM: "xterm" };
-    return run(["tmux", "-S", join(this.home.dir, "tmux"), "-f", "/dev/null", ...args], { env, cwd: this.home.home });
+    return run(["tmux", "-S", this.socket, "-f", "/dev/null", ...args], { env, cwd: this.home.home });
   }
 
   async screen(): Promise<string> {
@@ -216,10 +239,11 @@ class Terminal implements Disposable {
     }).catch((error) => {
       throw new Error(`${error.message}; the screen:\n${screen}`);
     });
+    expect(screen).not.toMatch(/:\d+: |command not found|parameter not set|unbound variable/);
   }
 
   [Symbol.dispose](): void {
-    Bun.spawnSync(["tmux", "-S", join(this.home.dir, "tmux"), "kill-server"]);
+    Bun.spawnSync(["tmux", "-S", this.socket, "kill-server"]);
   }
 }
 
@@ -233,8 +257,14 @@ describe.skipIf(!have("tmux"))("bash on a terminal", () => {
     await terminal.type("ef sync --input-json inp\t", "ready> ef sync --input-json inputs.json");
     await terminal.type("ef sync --config=my\tf\t", "ready> ef sync --config=my\\ dir/file");
     await terminal.type("ef exec -- printen\tREA\t", "ready> ef exec -- printenv README");
-    await terminal.type("ef config get appt\t.im\t.my\t.si\t", "ef config get apptainer.images.my\\ image.sif_filename");
-    await terminal.type('ef config get "apptainer.images.my image.si\t', 'get "apptainer.images.my image.sif_filename"');
+    await terminal.type(
+      "ef config get appt\t.im\t.my\t.si\t",
+      "ef config get apptainer.images.my\\ image.sif_filename",
+    );
+    await terminal.type(
+      'ef config get "apptainer.images.my image.si\t',
+      'get "apptainer.images.my image.sif_filename"',
+    );
   });
 });
 
@@ -256,11 +286,11 @@ describe.skipIf(!have("tmux") || !have("zsh"))("zsh on a terminal", () => {
     await terminal.type("ef --config x sync --var=OT\t", "ready> ef --config x sync --var=OTHER");
     await terminal.type("ef sync --input-json inp\t", "ready> ef sync --input-json inputs.json");
     await terminal.type("ef completions zs\t", "ready> ef completions zsh");
-    await terminal.type("ef exec --var OTHER -- printen\tREA\t", "ready> ef exec --var OTHER -- printenv README");
+    await terminal.type("ef exec --var OTHER -- printen\t", "ready> ef exec --var OTHER -- printenv");
+    await terminal.type("ef exec -- cat REA\t", "ready> ef exec -- cat README");
     await terminal.type("ef config get apptainer.images.my\t.si\t", "get apptainer.images.my\\ image.sif_filename");
     await terminal.type("ef config \t", "validate  -- Check the configuration");
     await terminal.type("ef sync --no\t\t", "--no-preflight  -- Do not check first that there is room");
-    expect(await terminal.screen()).not.toMatch(/error|not found|parameter not set/);
   });
 });
 
@@ -279,7 +309,13 @@ describe("ef __values", () => {
   });
 
   test("what cannot be read gives nothing, at once, and is no error", async () => {
-    const odd = { "not-json": "{", "a-list": "[1]", "vars-list": '{"vars": [1]}', "vars-null": '{"vars": null}', text: '"x"' };
+    const odd = {
+      "not-json": "{",
+      "a-list": "[1]",
+      "vars-list": '{"vars": [1]}',
+      "vars-null": '{"vars": null}',
+      text: '"x"',
+    };
     for (const [name, content] of Object.entries(odd)) at.write(`odd/${name}`, content);
     Bun.spawnSync(["mkfifo", join(at.home, "odd/fifo")]);
     const paths = [...readdirSync(join(at.home, "odd")), "missing", "text/below-a-file", "."];
@@ -288,7 +324,8 @@ describe("ef __values", () => {
       const ran = await ask("vars", { EF_CONFIG: join(at.home, "odd", path) });
       expect({ path, ...ran }).toEqual({ path, stdout: path === "vars-list" ? "0\n" : "", stderr: "", code: 0 });
     }
-    for (const kind of ["nonsense", "toString", "file"]) expect(await ask(kind)).toEqual({ stdout: "", stderr: "", code: 0 });
+    for (const kind of ["nonsense", "toString", "file"])
+      expect(await ask(kind)).toEqual({ stdout: "", stderr: "", code: 0 });
     expect(await at.ef(["__values"], { env: { HOME: undefined } })).toEqual({ stdout: "", stderr: "", code: 0 });
   });
 

@@ -1,17 +1,7 @@
 import { expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { efArgv, Home, have, run, until } from "../helpers.ts";
-
-/** Where euler-files is, if it is: see scripts/setup-tests.sh. */
-const eulerPath =
-  process.env.EF_TEST_PYTHONPATH ??
-  [...new Bun.Glob("node_modules/.cache/py/lib/python3*/site-packages").scanSync({ onlyFiles: false })][0];
-const eulerFiles = eulerPath && existsSync(join(eulerPath, "euler_files")) ? eulerPath : undefined;
-
-function euler(at: Home, args: readonly string[]) {
-  return run(["python3", "-m", "euler_files", ...args], { cwd: at.home, env: { ...at.env, PYTHONPATH: eulerFiles } });
-}
+import { efArgv, eulerFiles, Home, have, haveEulerFiles, run, until } from "../helpers.ts";
 
 /** A cache of `count` files of `bytes` each. */
 function tree(at: Home, dir: string, count: number, bytes: number): void {
@@ -84,7 +74,7 @@ test.skipIf(!have("strace"))(
   180_000,
 );
 
-test.skipIf(!eulerFiles)(
+test.skipIf(!haveEulerFiles)(
   "20 mixed runs of ef and euler-files at once end with whole copies",
   async () => {
     using at = new Home();
@@ -93,7 +83,7 @@ test.skipIf(!eulerFiles)(
     at.configure({ HF_HOME: "hf", TORCH_HOME: "torch" });
     const runs = await Promise.all(
       Array.from({ length: 20 }, (_, i) =>
-        i % 2 ? at.ef(["sync", "--shell", "bash", "--force"]) : euler(at, ["sync", "--force"]),
+        i % 2 ? at.ef(["sync", "--shell", "bash", "--force"]) : eulerFiles(at, ["sync", "--force"]),
       ),
     );
     for (const { stdout, stderr, code } of runs) {
@@ -107,17 +97,17 @@ test.skipIf(!eulerFiles)(
   180_000,
 );
 
-test.skipIf(!eulerFiles)(
+test.skipIf(!haveEulerFiles)(
   "euler-files skips what ef synced, and shows it as fresh; ef compares once what euler-files synced",
   async () => {
     using at = new Home({ "hf/deep/a": "1", "hf/top": "2" });
     at.configure({ HF_HOME: "hf" });
     await at.ef(["sync"]);
-    expect((await euler(at, ["sync"])).stderr).toContain("[SKIP] HF_HOME");
-    expect((await euler(at, ["status", "--json"])).stdout).toContain('"status": "fresh"');
+    expect((await eulerFiles(at, ["sync"])).stderr).toContain("[SKIP] HF_HOME");
+    expect((await eulerFiles(at, ["status", "--json"])).stdout).toContain('"status": "fresh"');
 
     at.write("hf/top", "changed"); // at the top of the source: euler-files sees it
-    expect((await euler(at, ["sync"])).stderr).toContain("[SYNC] HF_HOME");
+    expect((await eulerFiles(at, ["sync"])).stderr).toContain("[SYNC] HF_HOME");
     const { stderr } = await at.ef(["sync"]);
     expect(stderr).toContain("synced by euler-files");
     expect(stderr).toContain("nothing to copy");
@@ -125,14 +115,14 @@ test.skipIf(!eulerFiles)(
   },
 );
 
-test.skipIf(!eulerFiles)(
+test.skipIf(!haveEulerFiles)(
   "ef waits for euler-files and names no holder; euler-files waits for ef",
   async () => {
     using at = new Home();
     tree(at, "hf", 3, 100);
     at.configure({ HF_HOME: "hf" }, { rsync_extra_args: ["--bwlimit=1"] });
     at.write("hf/slow", "x".repeat(8000));
-    const first = euler(at, ["sync"]);
+    const first = eulerFiles(at, ["sync"]);
     await until("its lock", async () => existsSync(at.cache(".HF_HOME.lock")) && !(await lockIsFree(at)));
     const second = await at.ef(["sync"]);
     expect(second.stderr).toContain("waiting for");
@@ -291,7 +281,7 @@ test("A2.8: an error inside the locked part comes out as it is, and the lock is 
   await at.sh("sh", `rm '${at.cache(".HF_HOME.times")}'; mkdir '${at.cache(".HF_HOME.times")}'`);
   const { stderr, code } = await at.ef(["sync"]);
   expect(stderr).toContain("HF_HOME: failed");
-  expect(stderr).toMatch(/EISDIR|ENOTDIR|is a directory/i);
+  expect(stderr).toContain("is not a regular file");
   expect(stderr).not.toContain("generator");
   expect(code).toBe(1);
   expect(await lockIsFree(at)).toBe(true);

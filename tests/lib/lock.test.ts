@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   realpathSync,
   rmSync,
   statSync,
@@ -217,6 +218,18 @@ const failure = (promise: Promise<unknown>) =>
   );
 const tryOnce = (path: string, options: Partial<LockOptions> = {}) => lock(path, { timeoutS: 0, ...options });
 
+/** How many descriptors of this process are open on `path`. */
+function openHere(path: string): number {
+  const links = readdirSync("/proc/self/fd").map((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return ""; // the one that read the directory
+    }
+  });
+  return links.filter((link) => link === path).length;
+}
+
 /** Compile a library for LD_PRELOAD. */
 function compile(name: string): string {
   const to = join(dir, `${name}.so`);
@@ -254,6 +267,7 @@ describe("two processes", () => {
     await held[Symbol.asyncDispose]();
     await held[Symbol.asyncDispose](); // the second time does nothing
     await using again = await tryOnce(path);
+    expect(openHere(path)).toBe(1);
     expect(again.kind).toBe("flock");
   });
 
@@ -278,13 +292,12 @@ describe("two processes", () => {
     const path = place();
     const holder = work("hold", path);
     await holder.line("locked");
-    const before = readdirSync("/proc/self/fd").length;
     const stop = new AbortController();
     const reason = new Error("scancel");
     const waiting = lock(path, { timeoutS: 20, signal: stop.signal, onWait: () => stop.abort(reason) });
     expect(await failure(waiting)).toBe(reason);
     expect(await failure(tryOnce(path, { signal: stop.signal }))).toBe(reason);
-    expect(readdirSync("/proc/self/fd").length).toBe(before);
+    expect(openHere(path)).toBe(0);
     await holder.finish();
     await using held = await tryOnce(path);
     expect(held.kind).toBe("flock");
@@ -475,14 +488,13 @@ describe("the lock file", () => {
   ])("%s in its place is refused and left alone", async (_, plant, reason) => {
     const path = place();
     plant(path);
-    const before = readdirSync("/proc/self/fd").length;
     for (const use of [tryOnce, holderOf]) {
       const error = await failure(use(path));
       expect(error).toMatchObject({ code: "LOCK_FAILED", path });
       expect(error.message).toStartWith(`Cannot lock ${path}: `);
       expect(error.message).toMatch(reason);
     }
-    expect(readdirSync("/proc/self/fd").length).toBe(before);
+    expect(openHere(path)).toBe(0);
     expect(lstatSync(path).isFile()).toBeFalse();
     expect(existsSync(`${path}.elsewhere`)).toBeFalse();
   });
