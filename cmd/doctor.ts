@@ -2,10 +2,7 @@ import { Exit } from "../lib/base/errors.ts";
 import { plural } from "../lib/base/units.ts";
 import { type Check, doctor } from "../lib/doctor.ts";
 import { command } from "./args.ts";
-import { paint, stopSignal } from "./process.ts";
-
-/** Milliseconds that a hanging file system gets after the report, before this process leaves without it. */
-const patienceMs = 200;
+import { paint, stdoutIsTerminal, stopSignal } from "./process.ts";
 
 export default command({
   name: "doctor",
@@ -16,14 +13,9 @@ export default command({
   ],
   args: {},
   async run() {
-    try {
-      const checks = await doctor({ program: ownPath(), signal: stopSignal() });
-      const failed = checks.some(({ state }) => state === "fail");
-      return { json: { checks }, text: report(checks), code: failed ? Exit.failed : Exit.ok };
-    } finally {
-      // Fires only if something keeps the process: a system call that hangs would do so for ever.
-      setTimeout(() => process.exit(), patienceMs).unref();
-    }
+    const checks = await doctor({ program: ownPath(), signal: stopSignal() });
+    const failed = checks.some(({ state }) => state === "fail");
+    return { json: { checks }, text: report(checks), code: failed ? Exit.failed : Exit.ok };
   },
 });
 
@@ -33,7 +25,7 @@ const ownPath = () => (Bun.main.startsWith("/$bunfs/") ? process.execPath : Bun.
 const colours = { ok: "green", warn: "yellow", fail: "red" } as const;
 
 function report(checks: readonly Check[]): string {
-  const isTerminal = process.stdout.isTTY === true;
+  const isTerminal = stdoutIsTerminal();
   const width = Math.max(...checks.map(({ name }) => name.length));
   const indent = " ".repeat(width + 10);
   const word = (state: Check["state"]) => paint(colours[state], state.padEnd(4), isTerminal);

@@ -3,7 +3,7 @@
 import { EfError, Exit } from "../lib/base/errors.ts";
 import { traceTo } from "../lib/base/trace.ts";
 import { allArgs, type Command, defaultOf } from "./args.ts";
-import { emit, paint, Stopped, say } from "./process.ts";
+import { emit, leave, paint, Stopped, say } from "./process.ts";
 import { commands } from "./table.ts";
 
 async function main(argv: readonly string[]): Promise<number> {
@@ -99,9 +99,9 @@ function tellError({ message, hint }: EfError): void {
 }
 
 try {
-  process.exitCode = await main(process.argv.slice(2));
+  leave(await main(process.argv.slice(2)));
 } catch (error) {
   const known = asEfError(error);
   tellError(known);
-  process.exitCode = known.exit;
+  leave(known.exit);
 }

@@ -127,3 +127,12 @@ function inForeground(): boolean {
 
 /** Warnings and errors, as every command words them. */
 export const warn = (message: string): void => say(`${paint("yellow", "warning:")} ${message}\n`);
+
+/**
+ * End the process now. Whatever was written is written (synchronously); a system call that hangs in the thread pool
+ * (dead storage) would keep the process for ever, and taking the runtime down in order takes a tenth of a fresh sync.
+ */
+export function leave(code: number): never {
+  if (process.listenerCount("exit") > 0) process.exit(code);
+  return (process as unknown as { reallyExit(code: number): never }).reallyExit(code);
+}

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, lstatSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { eulerFiles, Home, haveEulerFiles, type Ran } from "../helpers.ts";
+import { eulerFiles, Home, haveEulerFiles } from "../helpers.ts";
 
 const path = (at: Home) => join(at.home, ".euler-files.json");
 const saved = (at: Home) => JSON.parse(at.read(path(at)));
