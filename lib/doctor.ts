@@ -128,14 +128,11 @@ export async function doctor(options: DoctorOptions = {}): Promise<Check[]> {
   const findings = new Map<Work, Finding | undefined>();
   const check = async ({ name, work }: { name: string; work: Work }) => {
     const timed = () => withinLimit(limitS, signal, async (limit) => work(facts, limit));
-    const finding = await span(`check ${name}`, timed).catch((error) => {
-      signal?.throwIfAborted();
-      return failure(error);
-    });
-    findings.set(work, finding);
+    findings.set(work, await span(`check ${name}`, timed).catch(failure));
   };
   for (const each of all.filter(({ work }) => first.includes(work))) await check(each);
   await Promise.all(all.filter(({ work }) => !first.includes(work)).map(check));
+  signal?.throwIfAborted(); // only now: each check has removed what it made
   return all.flatMap(({ group, name, work }) => {
     const finding = findings.get(work);
     return finding ? [{ group, name, ...finding }] : [];

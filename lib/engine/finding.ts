@@ -1,4 +1,5 @@
 /** What a check found, and the time limit that makes a check end. */
+import { sleep } from "../base/async.ts";
 import { EfError, reasonOf } from "../base/errors.ts";
 
 export interface Finding {
@@ -39,8 +40,18 @@ export async function withinLimit<T>(
   });
   const timer = setTimeout(() => late.abort(error), limitS * 1000);
   try {
-    return await Promise.race([work(either), aborted]);
+    const working = work(either);
+    return await Promise.race([working, aborted.catch((reason) => cleanedUp(working, reason))]);
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Milliseconds that aborted work gets to remove what it made. */
+const cleanUpMs = 200;
+
+/** Let aborted work end, unless it hangs; then fail with the reason. */
+async function cleanedUp(working: Promise<unknown>, reason: unknown): Promise<never> {
+  await Promise.race([working.catch(() => {}), sleep(cleanUpMs)]);
+  throw reason;
 }
