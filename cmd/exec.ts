@@ -3,7 +3,7 @@ import { loadConfig } from "../lib/config/store.ts";
 import { CannotStart, execute } from "../lib/exec.ts";
 import { sync } from "../lib/sync.ts";
 import { command, common, type Output } from "./args.ts";
-import { forwardSignals, say, stopSignal } from "./process.ts";
+import { forwardSignals, ignoredSignals, say, stopSignal, warn } from "./process.ts";
 import { syncProgress } from "./progress.ts";
 
 export default command({
@@ -45,6 +45,7 @@ export default command({
       signal: stopSignal(),
       onEvent: syncProgress({ quiet: false, verbose: false }),
     });
+    stopSignal().throwIfAborted(); // it may have come while nothing was copied
     if (errors.length > 0 && args.fail) {
       say("the command was not run; to run it with what could be synced: --no-fail\n");
       return { json: {}, text: "", code: Exit.failed };
@@ -54,8 +55,10 @@ export default command({
 });
 
 async function runCommand(argv: readonly string[], env: Record<string, string | undefined>): Promise<number> {
+  const changed = Object.keys(env).filter((name) => env[name]?.includes("\uFFFD"));
+  if (changed.length > 0) warn(`not valid UTF-8, and changed for the command: ${changed.join(", ")}`);
   try {
-    return await execute(argv, { env, forward: forwardSignals });
+    return await execute(argv, { env, forward: forwardSignals, ignore: ignoredSignals() });
   } catch (error) {
     if (!(error instanceof CannotStart)) throw error;
     say(`error: ${error.message}\n  ${error.hint}\n`);

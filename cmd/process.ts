@@ -1,5 +1,6 @@
 /** The only file that writes stdout and stderr, hears signals and sets the exit code. */
 import { fstatSync, readFileSync, writeSync } from "node:fs";
+import { EfError, reasonOf } from "../lib/base/errors.ts";
 
 /**
  * Write all of `text` to a file descriptor, now.
@@ -7,28 +8,42 @@ import { fstatSync, readFileSync, writeSync } from "node:fs";
  * Synchronous, so that what a caller evals is whole before the process ends. A pipe that is full answers EAGAIN where
  * somebody made it non-blocking; then wait a little. A reader that has gone (`ef status | head`) is no error.
  */
-function writeAll(fd: number, text: string): void {
+function writeAll(fd: number, text: string): boolean {
   const bytes = Buffer.from(text);
   for (let at = 0; at < bytes.length; ) {
     try {
       at += writeSync(fd, bytes, at);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      if (code === "EPIPE") return;
+      if (code === "EPIPE") return false;
       if (code !== "EAGAIN") throw error;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
     }
   }
+  return true;
 }
 
-/** For programs: the one write to stdout that a command makes. */
-export function emit(text: string): void {
-  if (text) writeAll(1, text);
+/**
+ * For programs: the one write to stdout that a command makes.
+ *
+ * @returns false if nobody reads it any more
+ * @throws {EfError} IO if it cannot be written (a full disk)
+ */
+export function emit(text: string): boolean {
+  try {
+    return text === "" || writeAll(1, text);
+  } catch (error) {
+    throw new EfError("IO", `Cannot write to stdout: ${reasonOf(error)}`, { cause: error });
+  }
 }
 
-/** For people: stderr. */
+/** For people: stderr. Where that is lost (a terminal that hung up, a full disk), the work itself goes on. */
 export function say(text: string): void {
-  writeAll(2, text);
+  try {
+    writeAll(2, text);
+  } catch {
+    // there is nobody to tell
+  }
 }
 
 /**
@@ -60,6 +75,7 @@ export function paint(colour: keyof typeof codes, text: string, coloured = stder
 
 /** Signals that end a command, and their numbers, which POSIX fixes. */
 const heard = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
+const names = Object.keys(heard) as (keyof typeof heard)[];
 
 let controller: AbortController | undefined;
 const abort = (name: NodeJS.Signals) => controller?.abort(new Stopped(name as keyof typeof heard));
@@ -84,9 +100,31 @@ export function stopSignal(): AbortSignal {
   if (!controller) {
     Bun.unsafe.setJITPolicy(1);
     controller = new AbortController();
-    for (const name of Object.keys(heard)) process.on(name, abort);
+    const ignored = ignoredSignals();
+    for (const name of names) if (!ignored.includes(name)) process.on(name, abort);
   }
   return controller.signal;
+}
+
+/** Which of them were ignored when we were started (`nohup`): they stay so, for a command that we run too. */
+export const ignoredSignals = (): (keyof typeof heard)[] => names.filter((name) => isIgnored(name));
+
+/** (proc(5), /proc/pid/status: SigIgn.) */
+function isIgnored(name: keyof typeof heard): boolean {
+  ignoredAtStart ??= readIgnored();
+  return (ignoredAtStart & (1n << BigInt(heard[name] - 1))) !== 0n;
+}
+
+/** A bit for each ignored signal; read before the first handler is set. */
+let ignoredAtStart: bigint | undefined;
+
+function readIgnored(): bigint {
+  try {
+    const [, bits = "0"] = /^SigIgn:\s*([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8")) ?? [];
+    return BigInt(`0x${bits}`);
+  } catch {
+    return 0n;
+  }
 }
 
 /** What a running command gets handed on: these, and those of the terminal where the terminal did not send them to it. */
@@ -100,15 +138,18 @@ const forwarded = ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGQUIT
  * @returns the end of it
  */
 export function forwardSignals(send: (name: NodeJS.Signals) => void): () => void {
-  for (const name of Object.keys(heard)) process.off(name, abort);
-  const listeners = forwarded.map((name) => {
-    const fromTerminal = name === "SIGINT" || name === "SIGQUIT";
-    const listener = () => {
-      if (!fromTerminal || !inForeground()) send(name);
-    };
-    process.on(name, listener);
-    return [name, listener] as const;
-  });
+  for (const name of names) process.off(name, abort);
+  const ignored: readonly string[] = ignoredSignals();
+  const listeners = forwarded
+    .filter((name) => !ignored.includes(name))
+    .map((name) => {
+      const fromTerminal = name === "SIGINT" || name === "SIGQUIT";
+      const listener = () => {
+        if (!fromTerminal || !inForeground()) send(name);
+      };
+      process.on(name, listener);
+      return [name, listener] as const;
+    });
   return () => {
     for (const [name, listener] of listeners) process.off(name, listener);
   };

@@ -29,7 +29,7 @@ export default command({
     for (;;) {
       const found = await status(await loadConfig(), options);
       if (!args.watch) return { json: statusJson(found, !args.fast), text: table(found, !args.fast) };
-      emit(`\u001B[H\u001B[J${table(found, !args.fast)}`);
+      if (!emit(`\u001B[H\u001B[J${table(found, !args.fast)}`)) return { json: {}, text: "" };
       await sleep(watchMs, options.signal);
     }
   },

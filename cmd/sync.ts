@@ -55,9 +55,7 @@ export default command({
       dryRun: args["dry-run"],
       allNames: args.verbose,
       preflight: args.preflight,
-      get signal() {
-        return stopSignal(); // asked for when there is something to stop: the handlers take a millisecond
-      },
+      signal: stopSignal, // a function: the handlers take a millisecond, and a fresh sync needs none
       onEvent: tell,
     });
     if (result.steps.length === 0 && !args.json)

@@ -10,6 +10,8 @@ export interface ExecuteOptions {
    * The library itself listens to no signal.
    */
   forward?: (send: (signal: NodeJS.Signals) => void) => () => void;
+  /** Signals that the command is to ignore from its start on, as `nohup` arranges it. */
+  ignore?: readonly NodeJS.Signals[];
 }
 
 /** Exit codes of a shell for a command that it cannot start. */
@@ -24,13 +26,20 @@ const notExecutable = 126;
  */
 export async function execute(argv: readonly string[], options: ExecuteOptions): Promise<number> {
   try {
-    return await start(argv, options);
+    return await start(ignoring(argv, options.ignore ?? []), options);
   } catch (error) {
     const [program = ""] = argv;
     // A script without `#!`: execvp(3) and every shell give it to sh.
     if (errnoOf(error) === "ENOEXEC" && program.includes("/")) return execute(["/bin/sh", ...argv], options);
     throw new CannotStart(program, error);
   }
+}
+
+/** Bun gives each program the default handling of every signal; a shell can take that away again. */
+function ignoring(argv: readonly string[], signals: readonly NodeJS.Signals[]): readonly string[] {
+  if (signals.length === 0) return argv;
+  const names = signals.map((name) => name.replace(/^SIG/, "")).join(" ");
+  return ["/bin/sh", "-c", `trap '' ${names}; exec "$@"`, "sh", ...argv];
 }
 
 function start(argv: readonly string[], { env, forward }: ExecuteOptions): Promise<number> {

@@ -72,7 +72,8 @@ async function stateOf(step: Step, config: Config): Promise<VarStatus> {
   const marker = readMarker(step.marker);
   const syncedAt = marker?.synced_at ?? (present(step.marker) ? Number.NaN : undefined);
   const base = { name, source, scratch, enabled, ...defined({ syncedAt }) };
-  const holder = await holderOf(step.lock);
+  const holder = await holderOf(step.lock).catch((error) => new Error(reasonOf(error)));
+  if (holder instanceof Error) return { ...base, state: "stale", why: holder.message };
   if (holder !== undefined) return { ...base, state: "syncing", ...(holder === "unknown" ? {} : { holder }) };
   if (!enabled) return { ...base, state: "disabled" };
   if (!present(source)) return { ...base, state: "source-missing" };

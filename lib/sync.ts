@@ -20,8 +20,11 @@ export interface SyncOptions {
   allNames?: boolean;
   /** Check that there is room before the first byte. @default true */
   preflight?: boolean;
-  /** Stops the copies; locks are freed, temporary files removed, no marker is written. */
-  signal?: AbortSignal;
+  /**
+   * Stops the copies; locks are freed, temporary files removed, no marker is written. A function is asked for it when
+   * there is something to stop.
+   */
+  signal?: AbortSignal | (() => AbortSignal);
   /** What happens meanwhile. */
   onEvent?: (event: SyncEvent) => void;
   /** Values of `$VARS` in paths. @default process.env */
@@ -66,19 +69,19 @@ export interface SyncResult {
 export async function sync(config: Config, options: SyncOptions = {}): Promise<SyncResult> {
   const env = options.env ?? process.env;
   const { scratchBase, steps } = plan(config, env, options.only);
-  const warnings = incongruences(steps, env).map(describeIncongruence);
-  const tell = options.onEvent ?? (() => {});
-  for (const message of warnings) tell({ type: "warning", message });
+  const warnings: string[] = [];
+  const tell = (event: SyncEvent) => {
+    if (event.type === "warning") warnings.push("name" in event ? `${event.name}: ${event.message}` : event.message);
+    options.onEvent?.(event);
+  };
+  if (typeof options.signal === "object") options.signal.throwIfAborted();
+  for (const stray of incongruences(steps, env)) tell({ type: "warning", message: describeIncongruence(stray) });
 
   const began = performance.now();
   const stale = await mapLimit(steps, config.parallel_jobs, (step) => why(step, config, options));
   const bring = stale.some((reason) => reason !== undefined)
-    ? await prepare(config, scratchBase, steps, options)
+    ? await prepare(config, scratchBase, steps, options, tell)
     : undefined;
-  for (const message of bring?.warnings ?? []) {
-    warnings.push(message);
-    tell({ type: "warning", message });
-  }
   const tasks = steps.map((step, i) => ({ step, reason: stale[i] }));
   const results = await mapLimit(tasks, config.parallel_jobs, async ({ step, reason }): Promise<SyncStep> => {
     const { name, source, target } = step;
@@ -87,7 +90,7 @@ export async function sync(config: Config, options: SyncOptions = {}): Promise<S
       reason === undefined || !bring
         ? { status: "skipped" as const }
         : await attempt(step, () => bring.run(step, reason));
-    if (bring) options.signal?.throwIfAborted();
+    bring?.signal?.throwIfAborted();
     const result = { name, source, target, ...outcome, seconds: (performance.now() - from) / 1000 };
     tell({ type: "result", result });
     return result;
@@ -102,13 +105,20 @@ async function why(step: Step, config: Config, { force }: SyncOptions): Promise<
 }
 
 /** Everything that only a copy needs: loaded, checked and set up once, before anything is written. */
-async function prepare(config: Config, scratchBase: string, steps: Step[], options: SyncOptions) {
+async function prepare(
+  config: Config,
+  scratchBase: string,
+  steps: Step[],
+  options: SyncOptions,
+  tell: (event: SyncEvent) => void,
+) {
+  const signal = typeof options.signal === "function" ? options.signal() : options.signal;
   const { bring, checkRoots, chooseEngine, ensureScratch, Space } = await span(
     "load",
     () => import("./engine/copying.ts"),
   );
-  const warnings = checkRoots(steps);
-  if (!options.dryRun) ensureScratch(scratchBase);
+  for (const message of checkRoots(steps)) tell({ type: "warning", message });
+  ensureScratch(scratchBase, { dryRun: options.dryRun ?? false });
   const context = {
     engine: chooseEngine(config),
     space: new Space(),
@@ -118,10 +128,10 @@ async function prepare(config: Config, scratchBase: string, steps: Step[], optio
     dryRun: options.dryRun ?? false,
     preflight: options.preflight ?? true,
     allNames: options.allNames ?? false,
-    signal: options.signal,
-    tell: options.onEvent ?? (() => {}),
+    signal,
+    tell,
   };
-  return { warnings, run: (step: Step, reason: string) => bring(step, reason, context) };
+  return { signal, run: (step: Step, reason: string) => bring(step, reason, context) };
 }
 
 async function attempt(

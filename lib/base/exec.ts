@@ -68,14 +68,22 @@ export const inheritedAt = 4;
 /** How long a program may take to end after SIGTERM, in seconds. */
 const graceS = 10;
 
-/** Keeps the last `limit` bytes that are pushed: what zx takes as its store. */
-function tail(limit: number, receive?: (chunk: Buffer) => void) {
+/**
+ * Keeps the last `limit` bytes that are pushed: what zx takes as its store.
+ *
+ * @param fail hears what `receive` throws: zx would lose it, and never see the end of the program
+ */
+function tail(limit: number, receive: ((chunk: Buffer) => void) | undefined, fail: (error: unknown) => void) {
   let chunks: Buffer[] = [];
   let bytes = 0;
   return {
     push(chunk: Buffer | string) {
       const buffer = Buffer.from(chunk);
-      receive?.(buffer);
+      try {
+        receive?.(buffer);
+      } catch (error) {
+        fail(error);
+      }
       if (limit === 0) return;
       chunks.push(buffer);
       bytes += buffer.length;
@@ -105,11 +113,14 @@ export async function run(argv: readonly string[], options: RunOptions = {}): Pr
 }
 
 async function runNow(argv: readonly string[], options: RunOptions): Promise<RunResult> {
-  const { accept = [0], signal, keepBytes = 1 << 20, guarded = false } = options;
-  signal?.throwIfAborted();
+  const { accept = [0], keepBytes = 1 << 20, guarded = false } = options;
+  options.signal?.throwIfAborted();
+  const broken = new AbortController();
+  const signal = options.signal ? AbortSignal.any([options.signal, broken.signal]) : broken.signal;
+  const fail = (error: unknown) => broken.abort(error);
   const [program = "", ...rest] = guarded ? ["/bin/sh", "-c", guard, "ef-guard", ...argv] : argv;
-  const stdout = tail(options.onStdout ? 0 : keepBytes, options.onStdout);
-  const stderr = tail(keepBytes, options.onStderr);
+  const stdout = tail(options.onStdout ? 0 : keepBytes, options.onStdout, fail);
+  const stderr = tail(keepBytes, options.onStderr, fail);
   const stdio: (number | "ignore" | "pipe")[] = [guarded ? "pipe" : "ignore", "pipe", "pipe"];
   if (options.inheritFd !== undefined) {
     while (stdio.length < inheritedAt) stdio.push("ignore");
@@ -129,7 +140,7 @@ async function runNow(argv: readonly string[], options: RunOptions): Promise<Run
   })`${argv}`;
   const disarm = killOnAbort(child.pid, signal);
   const { exitCode, signal: endedBy, cause } = await child.finally(disarm);
-  signal?.throwIfAborted();
+  signal.throwIfAborted();
   if (cause) throw cannotStart(argv[0] ?? "", cause);
 
   const code = exitCode ?? 128 + (endedBy ? constants.signals[endedBy] : 0);
@@ -140,15 +151,15 @@ async function runNow(argv: readonly string[], options: RunOptions): Promise<Run
 }
 
 /** Send SIGTERM to the process group, each second, when the signal aborts; SIGKILL if that does not help. Returns the undo. */
-function killOnAbort(pid: number | undefined, signal: AbortSignal | undefined): () => void {
-  if (pid === undefined || !signal) return () => {};
+function killOnAbort(pid: number | undefined, signal: AbortSignal): () => void {
+  if (pid === undefined) return () => {};
   let timer: ReturnType<typeof setInterval> | undefined;
   let seconds = 0;
   const kill = (name: NodeJS.Signals) => {
     try {
       process.kill(-pid, name);
     } catch {
-      // it has ended meanwhile
+      clearInterval(timer); // it has ended meanwhile: the number may soon be somebody else's
     }
   };
   const stop = () => {

@@ -5,7 +5,7 @@
  * answers in a millisecond, only requests in flight help. So calls are synchronous while they are quick, and go to the
  * pool, many at a time, from the first slow batch on.
  */
-import { type Dirent, lstatSync, readdirSync, type Stats } from "node:fs";
+import { type Dirent, lstatSync, readdirSync, type Stats, statSync } from "node:fs";
 import { mapLimit } from "./async.ts";
 
 /** A path as bytes where its name is not valid UTF-8, else as text. */
@@ -40,17 +40,22 @@ async function adaptive<T, R>(
 
 /** lstat(2) of each path; undefined where there is none, or none that can be seen. */
 export function lstatAll(paths: readonly Path[]): Promise<(Stats | undefined)[]> {
-  return adaptive(
-    paths,
-    (path) => {
-      try {
-        return lstatSync(path, { throwIfNoEntry: false });
-      } catch {
-        return undefined;
-      }
-    },
-    (path, pool) => pool.lstat(path).catch(() => undefined),
-  );
+  return adaptive(paths, quietly(lstatSync), (path, pool) => pool.lstat(path).catch(() => undefined));
+}
+
+/** stat(2) of each path: as {@link lstatAll}, through links. */
+export function statAll(paths: readonly Path[]): Promise<(Stats | undefined)[]> {
+  return adaptive(paths, quietly(statSync), (path, pool) => pool.stat(path).catch(() => undefined));
+}
+
+function quietly(ask: typeof lstatSync) {
+  return (path: Path) => {
+    try {
+      return ask(path, { throwIfNoEntry: false });
+    } catch {
+      return undefined;
+    }
+  };
 }
 
 /** An entry of a directory: its path, and its type where the directory itself tells. */

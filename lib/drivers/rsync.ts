@@ -15,6 +15,10 @@ export interface RsyncCopy {
   tempDir?: string;
   /** Do new directories of the target carry the set-group-id bit? */
   setgid?: boolean;
+  /** May the group write to new directories of the target? */
+  groupWritable?: boolean;
+  /** Leave the times of directories alone: those of others cannot be set. */
+  omitDirTimes?: boolean;
   /** Say which FIFOs, sockets and devices are left out: rsync 3.2.4 or newer must be asked, older ones always do. */
   nonRegular?: boolean;
   /** Compare modification times to the nanosecond: an edit in the same second is seen. rsync 3.1.3 or newer. */
@@ -41,7 +45,8 @@ export function rsyncArgv(copy: RsyncCopy): string[] {
     "-rlptHS",
     "--8-bit-output",
     ...output,
-    `--chmod=${copy.setgid ? "Dg+s" : "Dg-s"}`,
+    `--chmod=${copy.setgid ? "Dg+s" : "Dg-s"}${copy.groupWritable ? ",Dg+w" : ""}`,
+    ...(copy.omitDirTimes ? ["--omit-dir-times"] : []),
     ...(copy.tempDir && !copy.dryRun ? [`--temp-dir=${copy.tempDir}`] : []),
     ...(copy.nanoseconds ? ["--modify-window=-1"] : []),
     ...(copy.bwlimit ? [`--bwlimit=${copy.bwlimit}`] : []),

@@ -1,3 +1,5 @@
+import type { EfError } from "../base/errors.ts";
+
 /** A copy to be made: the contents of `source` into `target`. Both are real paths (no link left) and exist. */
 export interface Transfer {
   source: string;
@@ -6,6 +8,10 @@ export interface Transfer {
   exclude: readonly string[];
   /** An empty directory of our own on the target's file system, for files that are not whole yet. */
   tempDir: string;
+  /** When the last sync ended, in seconds since 1970: a file on scratch that is younger is a job's work. 0 if unknown. */
+  syncedAt: number;
+  /** Patterns of files that a plan found to be kept. */
+  keep: readonly string[];
   /** The held lock, to be inherited by whatever writes: it is free when the last writer is gone, not before. */
   lockFd: number | undefined;
 }
@@ -23,6 +29,10 @@ export interface TransferPlan {
   names: string[];
   /** FIFOs, sockets and devices, which are left out. */
   skipped: string[];
+  /** Files that a job changed on scratch since the last sync: kept as they are, and not in the counts. */
+  kept: { name: string /** Excludes it from a copy. */; pattern: string }[];
+  /** What could not be compared (an unreadable directory): a copy would fail with it. */
+  problem?: EfError;
 }
 
 /** How many names a plan keeps unless it is asked for all. */

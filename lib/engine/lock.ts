@@ -275,8 +275,16 @@ function cannotOpen(path: string, cause: unknown): EfError {
   });
 }
 
+/** What we lock is emptied and written to: it must be ours alone, and no link that somebody planted. */
 function assertRegular(path: string, fd: number): void {
-  if (fstatSync(fd).isFile()) return;
+  const stat = fstatSync(fd);
+  if (stat.isFile() && stat.nlink > 1) {
+    throw new EfError("LOCK_FAILED", `Cannot lock ${path}: it is a hard link to another file`, {
+      hint: removeHint,
+      path,
+    });
+  }
+  if (stat.isFile()) return;
   throw new EfError("LOCK_FAILED", `Cannot lock ${path}: it is not a regular file`, { hint: removeHint, path });
 }
 

@@ -1,16 +1,9 @@
 import { statSync } from "node:fs";
-import { errnoOf } from "../base/errors.ts";
 import { readOwn, removeIfThere, writeAtomic } from "../base/files.ts";
-import { readdirAll } from "../base/stat.ts";
+import { present } from "../base/paths.ts";
+import { type Path, readdirAll, statAll } from "../base/stat.ts";
 import type { Step } from "./plan.ts";
-import {
-  firstChange,
-  joinScratchTimes,
-  readSourceTimes,
-  readTimes,
-  type SourceTimes,
-  writeTimes,
-} from "./tree-times.ts";
+import { firstChange, readSourceTimes, readTimes, type SourceTimes, type TimeEntry, writeTimes } from "./tree-times.ts";
 
 /**
  * `.NAME.synced`: the four keys of euler-files, and ef's own. euler-files reads ours and ignores the rest; one of its own
@@ -26,6 +19,8 @@ export interface Marker {
   ef?: {
     /** Which file of directory times belongs to it. */
     times: string;
+    /** `Step.rules` of the sync. */
+    rules: string;
     host: string;
     job?: string;
   };
@@ -60,13 +55,21 @@ export async function whyStale(step: Step, maxAgeS: number, now = Date.now() / 1
   if (marker.synced_at > now + skewS) return "its marker is from the future";
   if (now - marker.synced_at >= maxAgeS) return "its marker has aged";
   if (!marker.ef) return "synced by euler-files, which does not look below the top";
+  if (marker.ef.rules !== step.rules) return "excludes or rsync_extra_args changed";
   const state = readTimes(step.times);
-  if (state?.run !== marker.ef.times) return "its directory times are missing or of another run";
+  if (!state || state.run !== marker.ef.times) return "its directory times are missing or of another run";
   const change = await firstChange(state.entries, step.source, step.target);
   if (!change) return undefined;
   const where = change.path.toString() === "" ? "its top directory" : change.path.toString();
   return change.side === "source" ? `the source changed: ${where}` : `scratch changed: ${where}`;
 }
+
+/**
+ * When the last finished sync of `step` ended, in seconds; 0 if that is not known. Kept with the directory times as well,
+ * which an interrupted copy leaves where they are.
+ */
+export const lastSyncedAt = (step: Step): number =>
+  readMarker(step.marker)?.synced_at ?? readTimes(step.times)?.at ?? 0;
 
 /** What the source looked like before a copy: a change while that runs is then seen by the next sync. */
 export interface Before {
@@ -81,22 +84,33 @@ export async function lookAtSource(step: Step): Promise<Before> {
 }
 
 /** Say that the copy is whole. Times first, then the marker that names them: a crash between them is just not fresh. */
-export async function writeMarker(step: Step, before: Before, by: { host: string; job?: string }): Promise<void> {
-  const times = writeTimes(step.times, await joinScratchTimes(before.times, step.target));
+export function writeMarker(
+  step: Step,
+  before: Before,
+  entries: TimeEntry[],
+  by: { host: string; job?: string },
+): void {
+  const synced_at = Date.now() / 1000;
+  const times = writeTimes(step.times, synced_at, entries);
   const marker: Marker = {
-    synced_at: Date.now() / 1000,
+    synced_at,
     source_mtime: before.newestMtime,
     var_name: step.name,
     source: step.source,
-    ef: { times, ...by },
+    ef: { times, rules: step.rules, ...by },
   };
   writeAtomic(step.marker, `${JSON.stringify(marker)}\n`);
+  removeIfThere(step.partial);
 }
 
 /** The copy is about to change: until {@link writeMarker}, it is not known to be whole. */
 export function removeMarker(step: Step): void {
+  writeAtomic(step.partial, "");
   removeIfThere(step.marker);
 }
+
+/** Was a copy begun and not finished? */
+export const isPartial = (step: Step): boolean => present(step.partial);
 
 /**
  * The newest modification time of a directory and its immediate children, in seconds, as Python's `st_mtime` has it:
@@ -104,14 +118,15 @@ export function removeMarker(step: Step): void {
  */
 async function newestMtime(dir: string): Promise<number> {
   const [children = []] = await readdirAll([dir]);
-  const times = [dir, ...children.map(({ path }) => path)].map((path) => {
-    try {
-      const ns = statSync(path, { bigint: true }).mtimeNs;
-      return Number(ns / 1_000_000_000n) + 1e-9 * Number(ns % 1_000_000_000n);
-    } catch (error) {
-      if (errnoOf(error)) return 0; // a dangling link, or gone meanwhile
-      throw error;
-    }
-  });
-  return Math.max(...times);
+  const paths: Path[] = [dir, ...children.map(({ path }) => path)];
+  const times = (await statAll(paths)).map((stat) => stat?.mtimeMs ?? 0); // 0: a dangling link, or gone meanwhile
+  const newest = times.reduce((a, b) => Math.max(a, b), 0);
+  // The same to the microsecond is perhaps not the same to the nanosecond: only these are asked for all their digits.
+  const exact = paths.filter((_, i) => (times[i] ?? 0) > newest - 0.001).map(exactSeconds);
+  return exact.reduce((a, b) => Math.max(a, b), 0);
+}
+
+function exactSeconds(path: Path): number {
+  const ns = statSync(path, { bigint: true, throwIfNoEntry: false })?.mtimeNs ?? 0n;
+  return Number(ns / 1_000_000_000n) + 1e-9 * Number(ns % 1_000_000_000n);
 }

@@ -18,10 +18,14 @@ export interface Step {
   lock: string;
   /** Directory times of both trees after the last sync; only ef's. */
   times: string;
+  /** There while a copy is being made: what is at `target` may be half of it. */
+  partial: string;
   /** Prefix of this variable's temporary directories, beside `target`: each run adds its own suffix. */
   temp: string;
   /** rsync patterns of what the user does not want copied; those of the preset are added when it is. */
   exclude: readonly string[];
+  /** What the configuration says of which files are copied: a copy made under other rules is not fresh. */
+  rules: string;
   /** Variables exported beside it. */
   env: Readonly<Record<string, string>>;
 }
@@ -69,8 +73,10 @@ function step(config: Config, env: Env, scratchBase: string, name: string): Step
     marker: join(root, `.${name}.synced`),
     lock: join(root, `.${name}.lock`),
     times: join(root, `.${name}.times`),
+    partial: join(root, `.${name}.partial`),
     temp: join(root, `.${name}.tmp-`),
     exclude: own?.exclude ?? [],
+    rules: JSON.stringify([own?.exclude ?? [], config.rsync_extra_args]),
     env: own?.env ?? {},
   };
 }

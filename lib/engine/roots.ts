@@ -1,4 +1,4 @@
-import { mkdirSync, statSync } from "node:fs";
+import { mkdirSync, type Stats, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import { isWithin, realPath } from "../base/paths.ts";
@@ -14,16 +14,15 @@ import type { Step } from "./plan.ts";
  * @throws {EfError} BAD_ROOT
  */
 export function checkRoots(steps: readonly Step[]): string[] {
-  const real = steps.map((step) => ({ step, source: realPath(step.source), target: realPath(step.target) }));
+  const real = steps.flatMap(resolved);
   for (const { step, source, target } of real) {
-    const why =
-      source === target
-        ? "are the same directory"
-        : isWithin(target, source)
-          ? "cannot be used: the copy would lie inside its source"
-          : isWithin(source, target)
-            ? "cannot be used: the source lies inside the copy"
-            : undefined;
+    const why = sameDirectory(source, target)
+      ? "are the same directory"
+      : liesIn(target, source)
+        ? "cannot be used: the copy would lie inside its source"
+        : liesIn(source, target)
+          ? "cannot be used: the source lies inside the copy"
+          : undefined;
     if (!why) continue;
     throw new EfError("BAD_ROOT", `${step.name}: source ${step.source} and scratch copy ${step.target} ${why}`, {
       hint: `change vars.${step.name}.source or scratch_base with: ef config set`,
@@ -36,6 +35,37 @@ export function checkRoots(steps: readonly Step[]): string[] {
       .filter((inner) => inner.source !== outer.source || inner.step.name > outer.step.name)
       .map((inner) => overlapText(outer.step, inner.step, inner.source === outer.source)),
   );
+}
+
+/** Real paths; nothing where they cannot be had (no permission, a loop of links): that step fails by itself, in words. */
+function resolved(step: Step): { step: Step; source: string; target: string }[] {
+  try {
+    return [{ step, source: realPath(step.source), target: realPath(step.target) }];
+  } catch {
+    return [];
+  }
+}
+
+/** The same by name, or by device and inode: a second mount of one directory has another name. */
+function sameDirectory(a: string, b: string): boolean {
+  if (a === b) return true;
+  const [one, two] = [a, b].map(quietStat);
+  return one !== undefined && two !== undefined && one.dev === two.dev && one.ino === two.ino;
+}
+
+function quietStat(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined; // no permission, a file in the way: it is not the same directory
+  }
+}
+
+/** Is `inner`, or a directory above it, `outer`? */
+function liesIn(inner: string, outer: string): boolean {
+  if (isWithin(inner, outer)) return true;
+  const above = dirname(inner);
+  return above !== inner && (sameDirectory(above, outer) || liesIn(above, outer));
 }
 
 function overlapText(outer: Step, inner: Step, same: boolean): string {
@@ -51,7 +81,7 @@ function overlapText(outer: Step, inner: Step, same: boolean): string {
  *
  * @throws {EfError} BAD_ROOT, IO
  */
-export function ensureScratch(scratchBase: string): void {
+export function ensureScratch(scratchBase: string, { dryRun }: { dryRun: boolean }): void {
   try {
     if (statSync(scratchBase).isDirectory()) return;
   } catch (error) {
@@ -62,7 +92,8 @@ export function ensureScratch(scratchBase: string): void {
       });
     }
     try {
-      mkdirSync(scratchBase);
+      if (dryRun) statSync(dirname(scratchBase));
+      else mkdirSync(scratchBase);
       return;
     } catch (cause) {
       if (errnoOf(cause) === "EEXIST" && statSync(scratchBase, { throwIfNoEntry: false })?.isDirectory()) return;

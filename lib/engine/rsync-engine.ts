@@ -1,4 +1,5 @@
-import { lstatSync, statSync } from "node:fs";
+import { isUtf8 } from "node:buffer";
+import { lstatSync, statSync, utimesSync } from "node:fs";
 import { dirname } from "node:path";
 import { EfError } from "../base/errors.ts";
 import { lastLines } from "../base/exec.ts";
@@ -37,14 +38,14 @@ export function rsyncEngine(options: RsyncEngineOptions): Engine {
     asked ??= rsyncVersion(signal);
     return (await asked).number;
   };
-  const command = async ({ source, target, exclude, tempDir }: Transfer, signal?: AbortSignal): Promise<RsyncCopy> => ({
-    source,
-    target,
-    exclude,
-    ...(onSameDevice(tempDir, target) ? { tempDir } : {}),
-    setgid: isSetgid(target),
+  const command = async (transfer: Transfer, signal?: AbortSignal): Promise<RsyncCopy> => ({
+    source: transfer.source,
+    target: transfer.target,
+    exclude: [...transfer.keep, ...transfer.exclude],
+    ...(onSameDevice(transfer.tempDir, transfer.target) ? { tempDir: transfer.tempDir } : {}),
+    ...groupRules(transfer.target),
     nonRegular: (await versionNumber(signal)) >= 30_204,
-    nanoseconds: (await versionNumber(signal)) >= 30_103 && storesNanoseconds(target),
+    nanoseconds: (await versionNumber(signal)) >= 30_103 && storesNanoseconds(transfer),
     bwlimit: options.bwlimit,
     extraArgs: [...(options.checksum ? ["--checksum"] : []), ...options.extraArgs],
   });
@@ -71,25 +72,35 @@ function onSameDevice(tempDir: string, target: string): boolean {
   return temp !== undefined && temp === goal;
 }
 
-const isSetgid = (dir: string) => ((statSync(dir, { throwIfNoEntry: false })?.mode ?? 0) & 0o2000) !== 0;
-
-/**
- * Does the file system of `target` keep more than whole seconds? The directory above, where ef writes its own files, has
- * a time of this file system's making. On one that does not, comparing nanoseconds would copy everything every time.
- */
-function storesNanoseconds(target: string): boolean {
-  const stat = statSync(dirname(target), { bigint: true, throwIfNoEntry: false });
-  return stat !== undefined && stat.mtimeNs % 1_000_000_000n !== 0n;
+/** What the directory of the copy says of those below it; one that is a colleague's keeps its own times. */
+function groupRules(target: string): Pick<RsyncCopy, "setgid" | "groupWritable" | "omitDirTimes"> {
+  const stat = statSync(target, { throwIfNoEntry: false });
+  return {
+    setgid: stat !== undefined && (stat.mode & 0o2000) !== 0,
+    groupWritable: stat !== undefined && (stat.mode & 0o2020) === 0o2020,
+    omitDirTimes: stat !== undefined && stat.uid !== process.geteuid?.(),
+  };
 }
 
-/** Compare the trees by a dry run. Its 23 and 24 are left to the copy, which meets the same files again. */
+/**
+ * Does the file system of the target keep nanoseconds? Comparing them on one that does not (whole seconds, or the 100 ns
+ * of CIFS) would copy everything every time. Asked by setting a time on our own directory; in a dry run, which has none,
+ * by that of the directory where ef writes its files.
+ */
+function storesNanoseconds({ tempDir, target }: Transfer): boolean {
+  if (tempDir) utimesSync(tempDir, 1000.123456789, 1000.123456789);
+  const stat = statSync(tempDir || dirname(target), { bigint: true, throwIfNoEntry: false });
+  return stat !== undefined && stat.mtimeNs % 1000n !== 0n && stat.mtimeNs % 100n !== 0n;
+}
+
+/** Compare the trees by a dry run. What it cannot read is a problem for the copy, which meets the same files again. */
 async function planOf(
   transfer: Transfer,
   dryRun: RsyncCopy,
   signal: AbortSignal | undefined,
   keep: number,
 ): Promise<TransferPlan> {
-  const plan: TransferPlan = { files: 0, bytes: 0, newInodes: 0, needBytes: 0, names: [], skipped: [] };
+  const plan: TransferPlan = { files: 0, bytes: 0, newInodes: 0, needBytes: 0, names: [], skipped: [], kept: [] };
   let largestReplaced = 0;
   const read = (line: string) => {
     const skipped = parseSkipped(line);
@@ -97,6 +108,8 @@ async function planOf(
     const deleted = parseDeleted(line);
     const item = parseItem(line);
     if (deleted === undefined && (!item || (item.kind === "dir" && item.action === "touch"))) return;
+    if (item && isJobsWork(transfer, item))
+      return void plan.kept.push({ name: display(item.name), pattern: patternOf(item.name) });
     if (plan.names.length < keep) plan.names.push(item ? display(item.name) : `delete ${display(deleted ?? "")}`);
     if (!item) return;
     if (item.isNew && !(item.kind === "file" && item.action === "create")) plan.newInodes++;
@@ -105,13 +118,15 @@ async function planOf(
     plan.bytes += item.sizeBytes;
     if (item.isNew) plan.needBytes += newSize(transfer, item);
     else {
-      plan.needBytes += Math.max(0, item.sizeBytes - sizeOf(transfer.target, item));
-      largestReplaced = Math.max(largestReplaced, item.sizeBytes);
+      const size = newSize(transfer, item);
+      plan.needBytes += Math.max(0, size - allocated(transfer.target, item));
+      largestReplaced = Math.max(largestReplaced, size);
     }
   };
   const lines = lineReader(read);
-  await rsync(dryRun, { signal, onText: lines.push });
+  const { code, stderr } = await rsync(dryRun, { signal, onText: lines.push });
   lines.end();
+  if (code === 23) plan.problem = partial(transfer, stderr);
   plan.needBytes += largestReplaced;
   return plan;
 }
@@ -124,8 +139,33 @@ function newSize({ source }: Transfer, item: RsyncItem): number {
   return stat ? Math.min(whole, stat.blocks * 512) : whole;
 }
 
-function sizeOf(root: string, item: RsyncItem): number {
-  return lstatSync(childOf(root, unescapeName(item.name)), { throwIfNoEntry: false })?.size ?? 0;
+function allocated(root: string, item: RsyncItem): number {
+  return (lstatSync(childOf(root, unescapeName(item.name)), { throwIfNoEntry: false })?.blocks ?? 0) * 512;
+}
+
+/**
+ * Did a job change this file on scratch after the last sync? It is then younger than that sync and than the source's, and
+ * the copy would destroy the only one there is.
+ */
+function isJobsWork({ source, target, syncedAt }: Transfer, item: RsyncItem): boolean {
+  if (item.isNew || item.kind !== "file" || item.action !== "copy" || syncedAt === 0) return false;
+  const name = unescapeName(item.name);
+  const here = lstatSync(childOf(target, name), { throwIfNoEntry: false });
+  if (!here || here.mtimeMs <= syncedAt * 1000) return false;
+  const there = lstatSync(childOf(source, name), { throwIfNoEntry: false });
+  return there !== undefined && here.mtimeMs > there.mtimeMs;
+}
+
+/**
+ * An exclude pattern for this name alone, anchored at the top (rsync(1), PATTERN MATCHING RULES): a backslash escapes only
+ * where there is a wildcard. Bytes that are not UTF-8 cannot be passed as an argument here; `?` stands for each.
+ */
+function patternOf(name: string): string {
+  const bytes = unescapeName(name);
+  const text = isUtf8(bytes) ? bytes.toString("utf8") : undefined;
+  const plain = text ?? bytes.toString("latin1");
+  const escaped = text === undefined || /[*?[]/.test(plain) ? plain.replace(/[\\*?[]/g, "\\$&") : plain;
+  return `/${text === undefined ? escaped.replace(/[\x80-\xff]/g, "?") : escaped}`;
 }
 
 /** A name as a person reads it: rsync's bytes as UTF-8, its escapes of control characters as they are. */
@@ -178,12 +218,16 @@ async function copyWith(
       `${plural(vanished.length, "file")} vanished at the source while it was copied${lastLines(vanished.join("\n"))}`,
     ];
   }
-  throw new EfError(
+  throw partial(transfer, stderr);
+}
+
+function partial({ source, target }: Transfer, stderr: string): EfError {
+  return new EfError(
     "TRANSFER_PARTIAL",
-    `Cannot copy all of ${transfer.source} to ${transfer.target}: rsync exit 23${lastLines(stderr)}`,
+    `Cannot copy all of ${source} to ${target}: rsync exit 23${lastLines(stderr)}`,
     {
       hint: "mend what it names (permissions? quota?), then run it again: it goes on where it stopped",
-      path: transfer.source,
+      path: source,
     },
   );
 }

@@ -1,4 +1,5 @@
-import { statfsSync, statSync } from "node:fs";
+import { existsSync, statfsSync, statSync } from "node:fs";
+import { dirname } from "node:path";
 import { EfError } from "../base/errors.ts";
 import { humanBytes, humanCount } from "../base/units.ts";
 
@@ -32,10 +33,11 @@ export class Space {
    * @throws {EfError} NO_SPACE, with what is needed and what is left
    */
   reserve(name: string, target: string, need: { bytes: number; inodes: number }): Reservation {
-    const device = statSync(target).dev;
+    const place = existingPart(target);
+    const device = statSync(place).dev;
     const promised = this.#promised.get(device) ?? { bytes: 0, inodes: 0 };
     this.#promised.set(device, promised);
-    const free = freeSpace(target);
+    const free = freeSpace(place);
     const short = (needed: number, left: number | undefined, taken: number) =>
       left !== undefined && needed > left - taken;
     const what = short(need.bytes, free.bytes, promised.bytes)
@@ -64,6 +66,11 @@ export class Space {
       [Symbol.dispose]: () => use(own.bytes, own.inodes),
     };
   }
+}
+
+/** `path`, or the nearest directory above it that is there: a dry run makes none. */
+function existingPart(path: string): string {
+  return existsSync(path) || dirname(path) === path ? path : existingPart(dirname(path));
 }
 
 const clamp = (value: number, most: number) => Math.max(0, Math.min(value, most));

@@ -4,8 +4,11 @@ import { basename, dirname, join } from "node:path";
 import { errnoOf } from "../base/errors.ts";
 import { randomId } from "../base/files.ts";
 
-/** A leftover of another host is somebody's running copy until it is this old, in milliseconds. */
-const abandonedMs = 2 * 86_400_000;
+/**
+ * A leftover of another host is taken for a running copy until it is this old, in milliseconds: where locks do not work
+ * between nodes, it may be one.
+ */
+const abandonedMs = 6 * 3_600_000;
 
 /**
  * A directory of our own beside `target`, for files that are not whole yet; removed when disposed.
@@ -25,7 +28,16 @@ export function tempDirFor(target: string, prefix: string): Disposable & { path:
   } catch {
     // a group that is not ours: the files get the group that mkdir gave
   }
-  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
+  return { path, [Symbol.dispose]: () => removeTree(path) };
+}
+
+/** What cannot be removed now (`.nfsXXXX` of an open file, a stale handle) is a leftover for the next run, and no error. */
+function removeTree(path: string): void {
+  try {
+    rmSync(path, { recursive: true, force: true });
+  } catch {
+    // see above
+  }
 }
 
 /** Remove the temporary directories that runs of this variable left when they were killed. Call it with the lock held. */
@@ -34,8 +46,7 @@ export function removeLeftovers(prefix: string): void {
   const start = basename(prefix);
   for (const name of readdirSync(parent)) {
     const path = join(parent, name);
-    if (name.startsWith(start) && isAbandoned(path, name.slice(start.length)))
-      rmSync(path, { recursive: true, force: true });
+    if (name.startsWith(start) && isAbandoned(path, name.slice(start.length))) removeTree(path);
   }
 }
 

@@ -75,16 +75,22 @@ function settled(mtimeMs: number | undefined, now: number): number {
   return mtimeMs > now - grainMs && mtimeMs <= now + grainMs ? unknown : mtimeMs;
 }
 
+/** Directories read at once: the names of their files are in memory until they have been passed over. */
+const slice = 256;
+
 /** Paths of the directories below `root`, level by level, and the files in `root` itself. */
 async function listDirs(root: string): Promise<{ dirs: Path[]; topFiles: Path[] }> {
   const levels: Path[][] = [[""]];
   let topFiles: Path[] = [];
   let count = 1;
   for (let level: Path[] | undefined = levels[0]; level && level.length > 0; level = levels.at(-1)) {
-    const listed = await readdirAll(level.map((path) => below(root, path)));
-    const entries = listed.flatMap((list) => list ?? []).map((e) => ({ ...e, path: relativeTo(root, e.path) }));
-    if (levels.length === 1) topFiles = entries.filter((e) => !e.isDirectory).map((e) => e.path);
-    const next = entries.filter((e) => e.isDirectory).map((e) => e.path);
+    const next: Path[] = [];
+    for (let at = 0; at < level.length; at += slice) {
+      const listed = await readdirAll(level.slice(at, at + slice).map((path) => below(root, path)));
+      const entries = listed.flatMap((list) => list ?? []);
+      for (const { path, isDirectory } of entries) if (isDirectory) next.push(relativeTo(root, path));
+      if (levels.length === 1) topFiles = entries.filter((e) => !e.isDirectory).map((e) => relativeTo(root, e.path));
+    }
     count += next.length;
     if (count > maxDirs && levels.length >= 2)
       return { dirs: levels.slice(0, 2).flat().slice(0, maxDirs), topFiles: [] };
@@ -117,14 +123,15 @@ export async function joinScratchTimes(from: SourceTimes, target: string): Promi
 /**
  * Store the times.
  *
- * Layout: a line of JSON (`magic`, `run`, `count`), then `count` pairs of little-endian doubles (source, scratch; NaN =
+ * Layout: a line of JSON (`magic`, `run`, `at`, `count`), then `count` pairs of little-endian doubles (source, scratch; NaN =
  * not kept), then the paths, each ended by NUL.
  *
+ * @param at when the sync ended, in seconds since 1970
  * @returns the id of this state, for the marker: a marker and times that do not belong together are no state at all
  */
-export function writeTimes(file: string, entries: readonly TimeEntry[]): string {
+export function writeTimes(file: string, at: number, entries: readonly TimeEntry[]): string {
   const run = randomId();
-  const header = Buffer.from(`${JSON.stringify({ magic, run, count: entries.length })}\n`);
+  const header = Buffer.from(`${JSON.stringify({ magic, run, at, count: entries.length })}\n`);
   const times = Buffer.alloc(entries.length * 16);
   entries.forEach((entry, i) => {
     times.writeDoubleLE(entry.source, i * 16);
@@ -138,7 +145,7 @@ export function writeTimes(file: string, entries: readonly TimeEntry[]): string 
 const magic = "ef-times-1";
 
 /** Read what {@link writeTimes} stored; undefined if it is missing, damaged or of another version. */
-export function readTimes(file: string): { run: string; entries: TimeEntry[] } | undefined {
+export function readTimes(file: string): { run: string; at: number; entries: TimeEntry[] } | undefined {
   const bytes = readOwn(file, maxFileBytes);
   const end = bytes?.indexOf(10) ?? -1;
   if (!bytes || end < 0) return undefined;
@@ -146,27 +153,26 @@ export function readTimes(file: string): { run: string; entries: TimeEntry[] } |
   const timesAt = end + 1;
   if (!header || timesAt + header.count * 17 > bytes.length) return undefined;
   const entries: TimeEntry[] = [];
-  let at = timesAt + header.count * 16;
+  let from = timesAt + header.count * 16;
   for (let i = 0; i < header.count; i++) {
-    const stop = bytes.indexOf(0, at);
+    const stop = bytes.indexOf(0, from);
     if (stop < 0) return undefined;
     const scratch = bytes.readDoubleLE(timesAt + i * 16 + 8);
     entries.push({
-      path: asText(bytes.subarray(at, stop)),
+      path: asText(bytes.subarray(from, stop)),
       source: bytes.readDoubleLE(timesAt + i * 16),
       scratch: Number.isNaN(scratch) ? undefined : scratch,
     });
-    at = stop + 1;
+    from = stop + 1;
   }
-  return { run: header.run, entries };
+  return { run: header.run, at: header.at, entries };
 }
 
-function parseHeader(line: string): { run: string; count: number } | undefined {
+function parseHeader(line: string): { run: string; at: number; count: number } | undefined {
   try {
-    const { magic: found, run, count } = JSON.parse(line);
-    return found === magic && typeof run === "string" && Number.isSafeInteger(count) && count >= 0
-      ? { run, count }
-      : undefined;
+    const { magic: found, run, at, count } = JSON.parse(line);
+    const isOurs = found === magic && typeof run === "string" && typeof at === "number";
+    return isOurs && Number.isSafeInteger(count) && count >= 0 ? { run, at, count } : undefined;
   } catch {
     return undefined;
   }

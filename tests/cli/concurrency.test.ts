@@ -161,6 +161,53 @@ for (const signal of ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"] as const) {
   }, 60_000);
 }
 
+/** An rsync that does something after its first real run. */
+function rsyncThen(at: Home, script: string): void {
+  rsyncThat(
+    at,
+    `if [ "$(wc -l <'${at.dir}/runs')" = 1 ]; then '${Bun.which("rsync")}' "$@" || exit; ${script}; exit; fi`,
+  );
+}
+
+test("a purge while the copy runs: what it took is copied again", async () => {
+  using at = new Home({ "hf/a/1": "1", "hf/b/2": "2" });
+  at.configure({ HF_HOME: "hf" });
+  rsyncThen(at, `rm -r '${at.cache("HF_HOME")}/a' '${at.cache("HF_HOME")}/b/2'`);
+  expect((await at.ef(["sync"])).code).toBe(0);
+  await sameTrees(at, join(at.home, "hf"), at.cache("HF_HOME"));
+  expect((await at.ef(["sync"])).stderr).toBe("HF_HOME: fresh\n");
+});
+
+test("a source that is written while the copy runs: copied once more", async () => {
+  using at = new Home({ "hf/a": "old" });
+  at.configure({ HF_HOME: "hf" });
+  rsyncThen(at, `echo new >'${at.home}/hf/a'`);
+  expect((await at.ef(["sync"])).stderr).toContain("HF_HOME: complete");
+  await sameTrees(at, join(at.home, "hf"), at.cache("HF_HOME"));
+});
+
+test("a source that never stands still: exported with a warning, and not called fresh", async () => {
+  using at = new Home({ "hf/a": "old" });
+  at.configure({ HF_HOME: "hf" });
+  rsyncThat(at, `'${Bun.which("rsync")}' "$@" || exit; echo more >>'${at.home}/hf/a'; exit`);
+  const { stderr, stdout, code } = await at.ef(["sync", "--shell", "bash"]);
+  expect(stderr).toContain("still changing while it was copied");
+  expect(stdout).toContain("export HF_HOME=");
+  expect(code).toBe(0);
+  expect((await at.ef(["sync"])).stderr).not.toContain("fresh");
+});
+
+test("a lock file that is a hard link to something else is refused, and that stays as it is", async () => {
+  using at = new Home({ "hf/a": "1", precious: "data" });
+  at.configure({ HF_HOME: "hf" });
+  await at.sh("sh", `mkdir -p '${at.cache(".")}'; ln precious '${at.cache(".HF_HOME.lock")}'`);
+  const { stderr, code } = await at.ef(["sync"]);
+  expect(stderr).toContain("hard link");
+  expect(code).toBe(1);
+  expect(at.read(join(at.home, "precious"))).toBe("data");
+  expect((await at.ef(["status", "--fast"])).code).toBe(0);
+});
+
 test("a marker of the sync before is gone while the next one copies", async () => {
   using at = new Home({ "hf/a": "1" });
   at.configure({ HF_HOME: "hf" });

@@ -429,3 +429,113 @@ test("leftovers of a killed run are removed; those of a running one are not", as
   expect(at.exists(dead)).toBe(false);
   expect(at.exists(live)).toBe(true);
 });
+
+test("a job's newer file on scratch is kept and named; one that changed at home as well, later, is copied", async () => {
+  using at = hub();
+  at.write("hf/we[ird *", "old");
+  await at.ef(["sync"]);
+  const later = (seconds: number) => new Date(Date.now() + seconds * 1000);
+  for (const name of ["model.bin", "we[ird *"]) {
+    writeFileSync(join(at.cache("HF_HOME"), name), "a job's work");
+    utimesSync(join(at.cache("HF_HOME"), name), later(60), later(60));
+  }
+  at.write("hf/new", "new");
+  const { stderr, code } = await at.ef(["sync"]);
+  expect(stderr).toContain("changed on scratch since the last sync");
+  expect(code).toBe(0);
+  for (const name of ["model.bin", "we[ird *"]) expect(at.read(join(at.cache("HF_HOME"), name))).toBe("a job's work");
+  expect(at.read(join(at.cache("HF_HOME"), "new"))).toBe("new");
+  at.write("hf/model.bin", "newer");
+  utimesSync(join(at.home, "hf/model.bin"), later(120), later(120));
+  await at.ef(["sync"]);
+  expect(at.read(join(at.cache("HF_HOME"), "model.bin"))).toBe("newer");
+});
+
+test("other excludes or rsync arguments: not fresh", async () => {
+  using at = hub({ ef: { vars: { HF_HOME: { exclude: ["*.json"] } } } });
+  await at.ef(["sync"]);
+  expect(at.exists(join(at.cache("HF_HOME"), "hub/deep/er/config.json"))).toBe(false);
+  at.configure({ HF_HOME: "hf" });
+  await at.ef(["sync"]);
+  expect(at.exists(join(at.cache("HF_HOME"), "hub/deep/er/config.json"))).toBe(true);
+});
+
+test("a marker whose own part is damaged or of a later version: not fresh, no crash", async () => {
+  using at = hub();
+  await at.ef(["sync"]);
+  const marker = at.cache(".HF_HOME.synced");
+  const good = JSON.parse(at.read(marker));
+  for (const ef of [{}, { rules: good.ef.rules }, { ...good.ef, times: 7 }, "x", 1, []]) {
+    writeFileSync(marker, JSON.stringify({ ...good, ef }));
+    rmSync(at.cache(".HF_HOME.times"), { force: true });
+    const { stderr, code } = await at.ef(["sync"]);
+    expect(stderr).toContain("HF_HOME: complete (nothing to copy");
+    expect(code).toBe(0);
+  }
+});
+
+test("an interrupted copy whose source is gone is not exported", async () => {
+  using at = hub();
+  mkdirSync(at.cache("HF_HOME"), { recursive: true });
+  writeFileSync(at.cache(".HF_HOME.partial"), "");
+  renameSync(join(at.home, "hf"), join(at.home, "away"));
+  const { stdout, stderr, code } = await at.ef(["sync", "--shell", "bash"]);
+  expect(stderr).toContain("a copy was interrupted");
+  expect(stdout).toBe("false\n");
+  expect(code).toBe(1);
+  renameSync(join(at.home, "away"), join(at.home, "hf"));
+  expect((await at.ef(["sync"])).code).toBe(0);
+  expect(at.exists(at.cache(".HF_HOME.partial"))).toBe(false);
+});
+
+test("a source that cannot be reached fails alone: the others are exported", async () => {
+  using at = new Home({ "hf/a": "1" });
+  symlinkSync("loop", join(at.home, "loop"));
+  at.configure({ HF_HOME: "hf", TORCH_HOME: "loop" });
+  const { stdout, stderr, code } = await at.ef(["sync", "--shell", "bash"]);
+  expect(stdout).toBe(`export HF_HOME='${at.cache("HF_HOME")}'\nfalse\n`);
+  expect(stderr).toContain("TORCH_HOME: failed: Cannot read source");
+  expect(code).toBe(1);
+});
+
+test("--json has the warnings of the copy too", async () => {
+  using at = hub();
+  await at.sh("sh", "mkfifo hf/pipe");
+  const { warnings } = JSON.parse((await at.ef(["sync", "--json"])).stdout);
+  expect(warnings).toEqual(["HF_HOME: not a file, directory or link, left out: pipe"]);
+});
+
+test("--dry-run fails where the run would: no scratch, no room", async () => {
+  using at = hub();
+  const nowhere = await at.ef(["sync", "--dry-run"], { env: { SCRATCH: join(at.dir, "no/where") } });
+  expect(nowhere.stderr).toContain("does not exist");
+  expect(nowhere.code).toBe(2);
+  await at.sh("sh", "truncate -s 1P hf/huge");
+  const sparse = await at.ef(["sync", "--dry-run"]);
+  expect(sparse.stderr).toContain("would be synced");
+});
+
+test("a directory that cannot be removed is no error of the sync", async () => {
+  using at = hub();
+  await at.ef(["sync"]);
+  const { stdout: host } = await at.sh("sh", "hostname");
+  const left = at.cache(`.HF_HOME.tmp-${host.trim()}-999999999-0123456789abcdef`);
+  mkdirSync(left);
+  if ((await at.sh("sh", `mount -t tmpfs tmpfs '${left}'`)).code !== 0)
+    return console.warn("not here: mount (needs root)");
+  try {
+    expect((await at.ef(["sync", "--force"])).stderr).toContain("HF_HOME: complete");
+  } finally {
+    await at.sh("sh", `umount '${left}'`);
+  }
+});
+
+test("nohup: SIGHUP is no reason to stop, neither for ef nor for its command", async () => {
+  using at = hub();
+  const { stdout, code } = await at.sh(
+    "bash",
+    "trap '' HUP; ef exec -- sh -c 'kill -HUP $$; kill -HUP $PPID; echo alive'",
+  );
+  expect(stdout).toBe("alive\n");
+  expect(code).toBe(0);
+});

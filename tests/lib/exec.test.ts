@@ -70,6 +70,18 @@ test.each([{ guarded: false }, { guarded: true }])(
   },
 );
 
+test("run: a callback that throws ends the program, and comes out as it is", async () => {
+  const name = `3${process.pid}.5`;
+  const error = await run(["sh", "-c", `echo x; sleep ${name}`], {
+    guarded: true,
+    onStdout() {
+      throw new Error("terminal gone");
+    },
+  }).catch((reason) => reason);
+  expect(error.message).toBe("terminal gone");
+  expect(running(name)).toBe(false);
+});
+
 test("run: an abort before the start starts nothing", async () => {
   const error = await run(["true"], { signal: AbortSignal.abort(new Error("no")) }).catch((reason) => reason);
   expect(error.message).toBe("no");

@@ -32,7 +32,7 @@ function trees() {
 }
 
 async function record({ source, target, file }: ReturnType<typeof trees>): Promise<TimeEntry[]> {
-  writeTimes(file, await joinScratchTimes(await readSourceTimes(source), target));
+  writeTimes(file, 1, await joinScratchTimes(await readSourceTimes(source), target));
   const state = readTimes(file);
   if (!state) throw new Error("what was written cannot be read");
   return state.entries;
