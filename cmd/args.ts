@@ -148,7 +148,7 @@ export const flagName = (name: string, arg: Arg): string =>
 
 /** The `--input-json` key of a flag. */
 export const inputKey = (name: string, arg: Arg): string | undefined =>
-  arg.input === false ? undefined : (arg.input ?? name.replaceAll("-", "_"));
+  arg.input === false ? undefined : (arg.input ?? flagName(name, arg).slice(2).replaceAll("-", "_"));
 
 /**
  * The value of an argument that was not given.

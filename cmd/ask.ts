@@ -8,7 +8,7 @@
  */
 import readline from "node:readline";
 import { Writable } from "node:stream";
-import { say, stopSignal } from "./process.ts";
+import { paint, say, stopSignal } from "./process.ts";
 
 /** The person at the terminal does not want to go on. */
 export class Cancelled extends Error {
@@ -41,13 +41,26 @@ export async function text(
   options: { initial?: string; check?: (answer: string) => string | undefined } = {},
 ): Promise<string> {
   for (let initial = options.initial; ; ) {
-    const given = await ask<string | undefined>(question, { type: "text", ...(initial ? { initial } : {}) });
+    const given = await ask<string | undefined>(question, {
+      type: "text",
+      placeholder: "", // else consola shows an empty answer as "undefined"
+      ...(initial ? { initial } : {}),
+    });
     const answer = given?.trim() ?? "";
     const wrong = options.check?.(answer);
     if (wrong === undefined) return answer;
+    unmark(question, given ?? "");
     say(`${wrong}\n`);
     initial = answer;
   }
+}
+
+/** Put a sign of warning where consola has put a ✔: before a question whose answer has just been refused. */
+function unmark(question: string, answer: string): void {
+  const width = process.stdout.columns || 80;
+  const rows = (length: number) => Math.max(1, Math.ceil(length / width));
+  const up = rows(question.length + 2) + rows(answer.length + 1);
+  process.stdout.write(`\u001B[${up}A\r${paint("yellow", "▲")}\u001B[${up}B\r`);
 }
 
 /** A question to answer by choosing one. */
@@ -89,7 +102,7 @@ interface Key {
 
 type Options =
   | { type: "confirm"; initial: boolean }
-  | { type: "text"; initial?: string }
+  | { type: "text"; placeholder: string; initial?: string }
   | { type: "select"; options: Choice[] }
   | { type: "multiselect"; options: Choice[]; initial: string[]; required: boolean };
 

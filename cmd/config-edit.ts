@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { EfError } from "../lib/base/errors.ts";
-import { checkConfig, configPath, parseRaw } from "../lib/config/store.ts";
+import { checkConfig, configPath, readRaw } from "../lib/config/store.ts";
 import { execute } from "../lib/exec.ts";
 import { readText, replaceText } from "../lib/settings.ts";
 import { command } from "./args.ts";
@@ -21,7 +21,7 @@ export default command({
     const path = configPath();
     const old = await readText(path);
     const copy = join(mkdtempSync(join(tmpdir(), "ef-config-")), "euler-files.json");
-    writeFileSync(copy, old, { mode: 0o600 });
+    writeFileSync(copy, readFileSync(path), { mode: 0o600 }); // its bytes: they may be no UTF-8, and need mending
     await editUntilValid(copy);
     const edited = readFileSync(copy, "utf8");
     const status = edited === old ? "unchanged" : "saved";
@@ -41,7 +41,7 @@ async function editUntilValid(copy: string): Promise<void> {
     const code = await execute(argv, { env: process.env, forward: forwardSignals });
     if (code !== 0) rethrow(new EfError("TOOL_FAILED", `The editor ${editor} ended with exit code ${code}`), copy);
     try {
-      checkConfig(await parseRaw(readFileSync(copy, "utf8"), copy), copy);
+      checkConfig(await readRaw(copy), copy);
       return;
     } catch (error) {
       if (!(error instanceof EfError)) throw error;

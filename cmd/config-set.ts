@@ -25,7 +25,7 @@ export default command({
     const path = configPath();
     let value: unknown;
     const change = (raw: Record<string, unknown>) => {
-      const next = setKey(raw, key, text);
+      const next = setKey(raw, key, text, path);
       value = getKey(next, key);
       return next;
     };

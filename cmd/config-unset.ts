@@ -17,7 +17,7 @@ export default command({
   },
   async run({ args: { key } }) {
     const path = configPath();
-    await updateConfig(path, (raw) => unsetKey(raw, key));
+    await updateConfig(path, (raw) => unsetKey(raw, key, path));
     return { json: { key, path }, text: "" };
   },
 });

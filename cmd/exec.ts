@@ -1,5 +1,6 @@
 import { EfError, Exit } from "../lib/base/errors.ts";
 import { loadConfig } from "../lib/config/store.ts";
+import { openFilesOf } from "../lib/drivers/limits.ts";
 import { CannotStart, execute } from "../lib/exec.ts";
 import { sync } from "../lib/sync.ts";
 import { command, common, type Output } from "./args.ts";
@@ -31,7 +32,7 @@ export default command({
     "input-json": common["input-json"],
   },
   async run({ args, rest }): Promise<Output> {
-    if (rest.length === 0)
+    if (!rest[0])
       throw new EfError("USAGE", "ef exec: there is no command after --", { hint: "write: ef exec -- CMD ARGS" });
     if (rest.some((arg) => arg.includes("\uFFFD"))) {
       throw new EfError("USAGE", "ef exec: an argument of the command is not valid UTF-8, and would arrive changed", {
@@ -50,7 +51,7 @@ export default command({
       say("the command was not run; to run it with what could be synced: --no-fail\n");
       return { json: {}, text: "", code: Exit.failed };
     }
-    return { json: {}, text: "", code: await runCommand(rest, { ...process.env, ...exports, ...env }) };
+    return { json: {}, text: "", code: await runCommand(rest, { ...process.env, ...env, ...exports }) };
   },
 });
 
@@ -58,7 +59,12 @@ async function runCommand(argv: readonly string[], env: Record<string, string | 
   const changed = Object.keys(env).filter((name) => env[name]?.includes("\uFFFD"));
   if (changed.length > 0) warn(`not valid UTF-8, and changed for the command: ${changed.join(", ")}`);
   try {
-    return await execute(argv, { env, forward: forwardSignals, ignore: ignoredSignals() });
+    return await execute(argv, {
+      env,
+      forward: forwardSignals,
+      ignore: ignoredSignals(),
+      openFiles: openFilesOf(process.ppid),
+    });
   } catch (error) {
     if (!(error instanceof CannotStart)) throw error;
     say(`error: ${error.message}\n  ${error.hint}\n`);

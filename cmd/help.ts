@@ -29,7 +29,10 @@ export async function helpFor(names: string, rest: readonly string[], asked: boo
   if (wrong && !isGroup) {
     const near = nearest(wrong, namesOf(commands));
     const hint = near ? `did you mean: ef ${near}` : "all commands: ef --help";
-    say(`${paint("red", "error:")} there is no command "ef ${wrong}"\n  ${hint}\n`);
+    const message = `there is no command "ef ${wrong}"`;
+    if (rest.includes("--json"))
+      emit(`${JSON.stringify({ ok: false, error: { type: "UsageError", message, hint } })}\n`);
+    else say(`${paint("red", "error:")} ${message}\n  ${hint}\n`);
   } else say(text);
   return Exit.usage;
 }

@@ -2,7 +2,7 @@
 import * as v from "valibot";
 import { EfError } from "../lib/base/errors.ts";
 import { describeIssue } from "../lib/config/store.ts";
-import { type Arg, type Command, inputKey } from "./args.ts";
+import { type Arg, type Command, flagName, inputKey } from "./args.ts";
 
 /**
  * Check the object against the flags.
@@ -23,7 +23,8 @@ export function checkInput(spec: Command, input: Record<string, unknown>): Recor
     Object.entries(spec.args).flatMap(([name, arg]) => {
       const keys = [inputKey(name, arg), ...(arg.inputAliases ?? [])].filter((key) => key !== undefined);
       const key = keys.find((each) => each in input);
-      return key === undefined ? [] : [[name, input[key]]];
+      if (key === undefined) return [];
+      return [[name, arg.type === "boolean" && arg.default ? !input[key] : input[key]]];
     }),
   );
 }
@@ -34,8 +35,8 @@ export function inputValidator(spec: Command) {
     const key = inputKey(name, arg);
     if (key === undefined) return [];
     const about = (text: string) => v.optional(v.pipe(valueType(arg), v.description(text)));
-    const flag = arg.type === "positional" ? arg.valueHint : `--${name}`;
-    const text = arg.type === "boolean" && arg.default ? `false is --no-${name}` : `${flag}: ${arg.description}`;
+    const flag = arg.type === "positional" ? arg.valueHint : flagName(name, arg);
+    const text = `${flag}: ${arg.description}`;
     const aliases = (arg.inputAliases ?? []).map((alias) => [alias, about(`Another name of ${key}`)] as const);
     return [[key, about(text)] as const, ...aliases];
   });

@@ -53,11 +53,13 @@ async function runOne(spec: Command, rawArgs: readonly string[]): Promise<number
       rawArgs.length > 0 ? await (await import("./parse.ts")).parse(spec, rawArgs) : bare(spec);
     const output = await spec.run({ args: args as never, rest, input, commands });
     const ok = (output.code ?? Exit.ok) === Exit.ok;
-    emit(json ? document({ ok, command: spec.name.replaceAll(" ", "-"), ...output.json }) : output.text);
+    emit(
+      json ? document({ ok, command: spec.name.replaceAll(" ", "-"), ...ownKeys(spec), ...output.json }) : output.text,
+    );
     return output.code ?? Exit.ok;
   } catch (error) {
     if (error instanceof Stopped) {
-      say(`ef ${spec.name}: ${error.message}; locks are free, nothing half-done is left\n`);
+      say(`ef ${spec.name}: ${error.message}\n`);
       return error.exitCode;
     }
     const known = asEfError(error);
@@ -78,6 +80,10 @@ function bare(spec: Command) {
   const values = Object.entries(allArgs(spec)).map(([name, arg]) => [name, defaultOf(arg)]);
   return { args: Object.fromEntries(values), rest: [], input: undefined };
 }
+
+/** Commands whose JSON has the keys of euler-files; the others all have `errors`. */
+const asEulerFiles = ["init", "sync", "status", "shell-init", "schema"];
+const ownKeys = (spec: Command) => (asEulerFiles.includes(spec.name) ? {} : { errors: [] });
 
 const document = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
 

@@ -21,7 +21,7 @@ type Given = { repeated: Map<string, string[]>; own: readonly string[]; rest: st
 
 /** The flags as they stand there, each checked against the table. */
 function tokens(spec: Command, args: Args, rawArgs: readonly string[]): Given {
-  const end = rawArgs.indexOf("--");
+  const end = spec.rest ? rawArgs.indexOf("--") : -1; // elsewhere `--` says that what follows is no flag
   const own = end < 0 ? rawArgs : rawArgs.slice(0, end);
   const rest = end < 0 ? [] : rawArgs.slice(end + 1);
   const options = Object.fromEntries(
@@ -40,8 +40,8 @@ function tokens(spec: Command, args: Args, rawArgs: readonly string[]): Given {
         ];
       }),
   ) as Record<string, { type: "boolean" | "string"; multiple: true }>;
-  const usage = (why: string) =>
-    new EfError("USAGE", `ef ${spec.name}: ${why}`, { hint: `see: ef ${spec.name} --help` });
+  const usage = (why: string, hint = `see: ef ${spec.name} --help`) =>
+    new EfError("USAGE", `ef ${spec.name}: ${why}`, { hint });
   let parsed: ReturnType<typeof parseArgs>;
   try {
     parsed = parseArgs({ args: [...own], options, allowPositionals: true, strict: true });
@@ -50,8 +50,10 @@ function tokens(spec: Command, args: Args, rawArgs: readonly string[]): Given {
   }
   const places = Object.values(args).filter((arg) => arg.type === "positional").length;
   const extra = parsed.positionals[places];
-  if (extra !== undefined) throw usage(`unexpected argument ${JSON.stringify(extra)}`);
-  if (rest.length > 0 && !spec.rest) throw usage(`unexpected argument ${JSON.stringify(rest[0])} after --`);
+  if (extra !== undefined) {
+    const hint = spec.rest ? `write: ef ${spec.name} -- ${parsed.positionals.join(" ")}` : undefined;
+    throw usage(`unexpected argument ${JSON.stringify(extra)}`, hint);
+  }
   const repeated = new Map(Object.entries(parsed.values).map(([name, value]) => [name, [value].flat().map(String)]));
   return { repeated, own, rest };
 }

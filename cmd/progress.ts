@@ -1,5 +1,6 @@
 /** What a sync shows while it runs: live bars on a terminal, at most one line every ten seconds in a batch log. */
-import { humanBytes, humanDuration, plural } from "../lib/base/units.ts";
+import { humanCount, humanDuration, plural, sizeText } from "../lib/base/units.ts";
+import type { TransferPlan } from "../lib/engine/engine.ts";
 import type { SyncEvent, SyncStep } from "../lib/sync.ts";
 import { paint, say, stderrIsTerminal, warn } from "./process.ts";
 
@@ -82,11 +83,15 @@ export function syncProgress({ quiet, verbose }: { quiet: boolean; verbose: bool
 }
 
 /** `63 files, 575M to copy`. */
-function changes(plan: { files: number; bytes: number; newInodes: number }): string {
-  if (plan.files > 0) return `${plural(plan.files, "file")}, ${humanBytes(plan.bytes)} to copy`;
-  return plan.newInodes > 0
-    ? `${plural(plan.newInodes, "directory or link", "directories or links")} to make`
-    : "contents are the same";
+function changes({ files, bytes, newInodes, deleted }: TransferPlan): string {
+  const parts = [
+    ...(files > 0 ? [`${plural(files, "file")}, ${sizeText(bytes)} to copy`] : []),
+    ...(files === 0 && newInodes > 0
+      ? [`${plural(newInodes, "directory or link", "directories or links")} to make`]
+      : []),
+    ...(deleted > 0 ? [`${humanCount(deleted)} to delete`] : []),
+  ];
+  return parts.join(", ") || "contents are the same";
 }
 
 function rateOf(bar: Bar): number {
@@ -100,7 +105,7 @@ function figures(bar: Bar): string {
   const percent = Math.min(99, Math.floor((100 * bar.bytes) / bar.total));
   const rate = rateOf(bar);
   const left = rate > 0 ? `  ${humanDuration((bar.total - bar.bytes) / rate)} left` : "";
-  return `${String(percent).padStart(2)}%  ${humanBytes(bar.bytes)} of ${humanBytes(bar.total)}  ${humanBytes(rate)}/s${left}`;
+  return `${String(percent).padStart(2)}%  ${sizeText(bar.bytes)} of ${sizeText(bar.total)}  ${sizeText(rate)}/s${left}`;
 }
 
 function drawBar(bar: Bar, width: number): string {
@@ -118,7 +123,7 @@ function resultLine({ name, target, status, plan, error, seconds }: SyncStep): s
       return `${name}: fresh`;
     case "synced": {
       const what =
-        plan && plan.files > 0 ? `${plural(plan.files, "file")}, ${humanBytes(plan.bytes)}` : "nothing to copy";
+        plan && plan.files > 0 ? `${plural(plan.files, "file")}, ${sizeText(plan.bytes)}` : "nothing to copy";
       return `${name}: ${paint("green", "complete")} (${what}, ${took})`;
     }
     case "source-missing":

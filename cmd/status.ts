@@ -21,7 +21,7 @@ export default command({
   ],
   args: {
     fast: { type: "boolean", description: "Leave the sizes out" },
-    watch: { type: "boolean", alias: "w", description: "Show it again every two seconds, until Ctrl-C", input: false },
+    watch: { type: "boolean", alias: "w", description: "Show it again every two seconds, until Ctrl-C" },
   },
   async run({ args }): Promise<Output> {
     if (args.watch && args.json) throw new EfError("USAGE", "ef status: --watch and --json exclude each other");
@@ -29,7 +29,8 @@ export default command({
     for (;;) {
       const found = await status(await loadConfig(), options);
       if (!args.watch) return { json: statusJson(found, !args.fast), text: table(found, !args.fast) };
-      if (!emit(`\u001B[H\u001B[J${table(found, !args.fast)}`)) return { json: {}, text: "" };
+      const clear = stdoutIsTerminal() ? "\u001B[H\u001B[J" : "";
+      if (!emit(`${clear}${table(found, !args.fast)}`)) return { json: {}, text: "" };
       await sleep(watchMs, options.signal);
     }
   },
@@ -91,12 +92,15 @@ const colours = {
 } as const;
 
 function stateText({ state, why, holder }: VarStatus): string {
-  if (state === "not-synced") return "not synced";
+  if (state === "not-synced") return why === undefined ? "not synced" : `not synced (${why})`;
   if (state === "source-missing") return "source missing";
   if (state === "stale") return `stale (${why})`;
   if (state !== "syncing") return state;
   return holder ? `syncing (${describeHolder(holder)})` : "syncing";
 }
+
+/** A path in one line of a table: what would move the cursor is shown as `?`. */
+const printable = (path: string) => path.replace(/\p{C}/gu, "?");
 
 function table(found: Status, sizes: boolean): string {
   const isTerminal = stdoutIsTerminal();
@@ -104,7 +108,7 @@ function table(found: Status, sizes: boolean): string {
   if (vars.length === 0) return "no variables yet: add some with ef init, or ef config set vars.NAME.source DIR\n";
   const rows = vars.map((one) => [
     one.name,
-    tilde(one.source, process.env),
+    printable(tilde(one.source, process.env)),
     ...(sizes
       ? [sizeText(one.sourceUsage, sizes), sizeText(one.scratchUsage, sizes), String(one.scratchUsage?.files ?? "-")]
       : []),

@@ -67,7 +67,7 @@ export default command({
         ? ""
         : exportText(
             args.shell ?? parentDialect(process.ppid),
-            { ...result.exports, ...result.env },
+            { ...result.env, ...result.exports },
             failed && args.fail,
           ),
       code: failed ? Exit.failed : Exit.ok,

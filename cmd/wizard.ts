@@ -21,6 +21,7 @@ import {
   type SettingName,
   savedText,
   scratchChoices,
+  shortPath,
   sizeText,
   summary,
   withSchema,
@@ -47,7 +48,9 @@ export async function wizard({ schema }: { schema: string | undefined }): Promis
       soon(),
     );
     for (const [dir, used] of more) sizes.set(dir, used);
-    say(`\n${paint("bold", tilde(path, process.env))}\n${summary(make(old), sizes, process.env)}\n\n`);
+    say(
+      `\n${paint("bold", tilde(path, process.env))}\n${summary(make(old), sizes, process.env, process.stdout.columns || 80)}\n\n`,
+    );
     if (!(await confirm("Save this?", true))) return nothingSaved(path, Exit.failed);
     const { config, backup } = await replaceConfig(path, make);
     say(`${savedText(path, backup, process.env)}\n`);
@@ -76,7 +79,7 @@ async function oldConfig(path: string): Promise<RawConfig | undefined> {
     return raw;
   } catch (error) {
     if (!(error instanceof EfError && error.code === "CONFIG_INVALID")) throw error;
-    warn(`${error.message}; a new one will replace it, and the old one be kept as ${path}.bak`);
+    warn(`${error.message}; a new one will replace it, and the old one be kept beside it, as .bak`);
     return undefined;
   }
 }
@@ -93,7 +96,9 @@ async function askAll(old: RawConfig | undefined, env: Env): Promise<{ answers: 
     ({ list, chosen } = await askVars(list, sizes, chosen, env));
     const picked = list.filter(({ name }) => chosen.includes(name));
     const sources = Object.fromEntries(picked.map(({ name, source }) => [name, source]));
-    const dropped = Object.keys(config?.vars ?? {}).filter((name) => !chosen.includes(name));
+    const dropped = Object.entries(config?.vars ?? {})
+      .filter(([name, { enabled }]) => enabled && !chosen.includes(name)) // what is disabled is not marked, and stays
+      .map(([name]) => name);
     const answers = { scratchBase, sources, dropped, settings: {} };
     const { warnings, error } = review(applyAnswers(old ?? {}, answers), env);
     for (const message of [...warnings, ...(error ? [error] : [])]) warn(message);
@@ -104,13 +109,16 @@ async function askAll(old: RawConfig | undefined, env: Env): Promise<{ answers: 
 
 async function askScratch(old: string | undefined, env: Env): Promise<string> {
   const found = scratchChoices(env);
-  const label = ({ text, path, exists }: (typeof found)[number]) =>
-    `${text} (${path}${exists ? "" : ", not there yet"})`;
+  const label = ({ text, path, exists }: (typeof found)[number], others = 6) => {
+    const state = exists ? "" : ", not there yet";
+    return `${text} (${shortPath(path, screenWidth() - text.length - state.length - others)}${state})`;
+  };
   const [only] = found;
   if (old === undefined && found.length === 1 && only) {
-    if (await confirm(`Use ${label(only)} as the fast storage?`, true)) return only.text;
+    if (await confirm(`Use ${label(only, "? Use  as the fast storage? ()".length)} as the fast storage?`, true))
+      return only.text;
   } else if (found.length > 0 || old !== undefined) {
-    const kept = old === undefined ? [] : [{ value: old, label: `${old} (as it is)` }];
+    const kept = old === undefined ? [] : [{ value: old, label: `${shortPath(old, screenWidth() - 15)} (as it is)` }];
     const others = found.filter((each) => each.text !== old).map((each) => ({ value: each.text, label: label(each) }));
     const answer = await one("Which is the fast storage?", [
       ...kept,
@@ -137,6 +145,14 @@ async function askPath(question: string, env: Env, initial = ""): Promise<string
   }
 }
 
+/** A persistent directory as it is saved: absolute where that is known here, for euler-files expands nothing in it. */
+async function askSource(name: string, env: Env, initial?: string): Promise<string> {
+  const path = await askPath(`Persistent directory of ${name}`, env, initial);
+  return variablesIn(path).every((variable) => env[variable]) ? expandPath(path, env, name) : path;
+}
+
+const screenWidth = () => process.stdout.columns || 80;
+
 const whyNoDirectory = (path: string) => (existsSync(path) ? undefined : `${path} does not exist`);
 
 /** Which variables, and where each is: the list with what was changed or added, and the names of the chosen. */
@@ -160,19 +176,27 @@ async function askVars(
   }
 }
 
-/** A line each, cut to fit: one that wraps would upset how the list scrolls. */
+/** A line each, short enough to fit: one that wraps would upset how the list scrolls. */
 function choices(list: readonly Candidate[], sizes: ReadonlyMap<string, Usage>, env: Env): Choice[] {
-  const width = (process.stdout.columns || 80) - 4;
+  const width = screenWidth() - 4;
   const size = ({ path, found }: Candidate) => (path && found ? sizeText(sizes.get(path)) : "-").padStart(6);
-  const labels = columns(list.map((each) => [each.name, size(each), each.holds]));
-  return list.map(({ name, source }, i) => {
-    const hint = tilde(source, env);
-    const label = cut(labels[i] ?? name, width - Math.min(hint.length, width / 3) - 3);
-    return { value: name, label, hint: cut(hint, width - label.length - 3) };
+  const starts = columns(list.map((each) => [each.name, size(each)]));
+  return list.map(({ name, source, holds, isDisabled }, i) => {
+    const path = tilde(source, env);
+    const start = starts[i] ?? name;
+    const room = width - Math.min(path.length, Math.floor(width / 3)) - start.length - 5;
+    const about = room < Math.min(holds.length, leastAbout) || isDisabled ? (isDisabled ? "(disabled)" : "") : holds;
+    const label = `${start}${about && `  ${cut(about, Math.max(room, leastAbout))}`}`;
+    return { value: name, label, hint: shortPath(path, width - label.length - 3) };
   });
 }
 
-const cut = (line: string, width: number) => (line.length <= width ? line : `${line.slice(0, Math.floor(width) - 1)}…`);
+/** Of what a variable holds, less says nothing. */
+const leastAbout = 12;
+
+/** The beginning of a line that is too long, to the end of a word. */
+const cut = (line: string, width: number) =>
+  line.length <= width ? line : `${line.slice(0, width - 1).replace(/(?<=\S)\s+\S*$/, "")}…`;
 
 /** Variables of the user's own; moving these would break the shell, not a cache. */
 const neverOwn = ["HOME", "PATH", "PWD", "OLDPWD", "SHELL", "USER", "LOGNAME", "TMPDIR", "SCRATCH", "LD_LIBRARY_PATH"];
@@ -180,6 +204,7 @@ const neverOwn = ["HOME", "PATH", "PWD", "OLDPWD", "SHELL", "USER", "LOGNAME", "
 async function askOwn(list: readonly Candidate[], env: Env): Promise<Candidate[]> {
   const own: Candidate[] = [];
   const check = (name: string) => {
+    if (name === "") return undefined;
     if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) return "That is not a name that a shell can export.";
     if (neverOwn.includes(name)) return `${name} is no cache: programs rely on it as it is.`;
     return [...own, ...list].some((each) => each.name === name)
@@ -187,22 +212,24 @@ async function askOwn(list: readonly Candidate[], env: Env): Promise<Candidate[]
       : undefined;
   };
   while (await confirm(own.length > 0 ? "One more?" : "Add a variable of your own?", false)) {
-    const name = await text("Its name, e.g. MY_MODELS", { check });
-    own.push(ownCandidate(name, await askPath(`Persistent directory of ${name}`, env, env[name]), env));
+    const name = await text("Its name, e.g. MY_MODELS (none: leave it empty)", { check });
+    if (name === "") return own;
+    own.push(ownCandidate(name, await askSource(name, env, env[name]), env));
   }
   return own;
 }
 
 async function changePaths(list: Candidate[], chosen: readonly string[], env: Env): Promise<Candidate[]> {
   const picked = list.filter(({ name }) => chosen.includes(name));
-  const lines = columns(picked.map(({ name, source }) => [name, tilde(source, env)]));
+  const room = screenWidth() - Math.max(...picked.map(({ name }) => name.length)) - 6;
+  const lines = columns(picked.map(({ name, source }) => [name, shortPath(tilde(source, env), room)]));
   say(lines.map((line) => `  ${line}\n`).join(""));
   if (!(await confirm("Change any of these directories?", false))) return list;
   const options = picked.map(({ name }, i) => ({ value: name, label: lines[i] ?? name }));
   const changed = new Map<string, string>();
   for (const name of await several("Which? (space marks)", options, [])) {
     const from = picked.find((each) => each.name === name)?.source;
-    changed.set(name, await askPath(`Persistent directory of ${name}`, env, from));
+    changed.set(name, await askSource(name, env, from));
   }
   return list.map((each) => {
     const source = changed.get(each.name);

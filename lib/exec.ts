@@ -1,6 +1,9 @@
 import { spawn } from "node:child_process";
+import { constants as fs } from "node:fs";
+import { access } from "node:fs/promises";
 import { constants } from "node:os";
 import { EfError, errnoOf } from "./base/errors.ts";
+import { onPath } from "./drivers/programs.ts";
 
 export interface ExecuteOptions {
   /** The whole environment of the command. */
@@ -12,6 +15,8 @@ export interface ExecuteOptions {
   forward?: (send: (signal: NodeJS.Signals) => void) => () => void;
   /** Signals that the command is to ignore from its start on, as `nohup` arranges it. */
   ignore?: readonly NodeJS.Signals[];
+  /** Its soft limit of open files, where the runtime has raised our own. */
+  openFiles?: number | undefined;
 }
 
 /** Exit codes of a shell for a command that it cannot start. */
@@ -25,21 +30,32 @@ const notExecutable = 126;
  * @throws {EfError} TOOL_MISSING, with `exitCode` 127 or 126 as a shell has them, if it cannot be started
  */
 export async function execute(argv: readonly string[], options: ExecuteOptions): Promise<number> {
+  const [program = ""] = argv;
   try {
-    return await start(ignoring(argv, options.ignore ?? []), options);
+    await assertRunnable(program, options.env);
+    return await start(asWeWereStarted(argv, options), options);
   } catch (error) {
-    const [program = ""] = argv;
     // A script without `#!`: execvp(3) and every shell give it to sh.
     if (errnoOf(error) === "ENOEXEC" && program.includes("/")) return execute(["/bin/sh", ...argv], options);
     throw new CannotStart(program, error);
   }
 }
 
-/** Bun gives each program the default handling of every signal; a shell can take that away again. */
-function ignoring(argv: readonly string[], signals: readonly NodeJS.Signals[]): readonly string[] {
-  if (signals.length === 0) return argv;
-  const names = signals.map((name) => name.replace(/^SIG/, "")).join(" ");
-  return ["/bin/sh", "-c", `trap '' ${names}; exec "$@"`, "sh", ...argv];
+/** @throws ENOENT or EACCES, as execve(2) would have it */
+async function assertRunnable(program: string, env: ExecuteOptions["env"]): Promise<void> {
+  if (program.includes("/")) await access(program, fs.X_OK);
+  else if ((await onPath(program, env)).length === 0) throw Object.assign(new Error("not on PATH"), { code: "ENOENT" });
+}
+
+/**
+ * Bun gives each program the default handling of every signal, and raises the limit of open files to the hard one (which
+ * programs with select(2) do not survive). A shell puts both back.
+ */
+function asWeWereStarted(argv: readonly string[], { ignore = [], openFiles }: ExecuteOptions): readonly string[] {
+  const names = ignore.map((name) => name.replace(/^SIG/, "")).join(" ");
+  const trap = names === "" ? "" : `trap '' ${names}; `;
+  const limit = openFiles === undefined ? "" : `ulimit -Sn ${openFiles} 2>/dev/null; `;
+  return trap + limit === "" ? argv : ["/bin/sh", "-c", `${trap}${limit}exec "$@"`, "sh", ...argv];
 }
 
 function start(argv: readonly string[], { env, forward }: ExecuteOptions): Promise<number> {
@@ -70,7 +86,9 @@ export class CannotStart extends EfError {
   constructor(program: string, cause: unknown) {
     const missing = errnoOf(cause) === "ENOENT";
     const why = missing
-      ? "there is no such program on PATH"
+      ? program.includes("/")
+        ? "there is no such file"
+        : "there is no such program on PATH"
       : errnoOf(cause) === "EACCES"
         ? "it is not executable"
         : String(cause);

@@ -2,15 +2,16 @@
 import { statSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { EfError } from "./base/errors.ts";
+import { nearest } from "./base/nearest.ts";
 import { type Env, expandPath, isWithin, realPath, tilde, variablesIn } from "./base/paths.ts";
 import { humanBytes } from "./base/units.ts";
 import { type Preset, presetOf, presets } from "./config/presets.ts";
-import type { Config, RawConfig } from "./config/schema.ts";
+import { type Config, type RawConfig, unknownKeys } from "./config/schema.ts";
 import { checkConfig, configVersion } from "./config/store.ts";
 import { plan } from "./engine/plan.ts";
 import { checkRoots } from "./engine/roots.ts";
 import { type Usage, type UsageOptions, usage } from "./engine/usage.ts";
-import { expandConfig } from "./settings.ts";
+import { expandConfig, knownKeys } from "./settings.ts";
 
 type Tree = Record<string, unknown>;
 const treeOf = (value: unknown): Tree | undefined =>
@@ -19,21 +20,42 @@ const treeOf = (value: unknown): Tree | undefined =>
 /**
  * The configuration in an `--input-json` object: itself, or its key `config`; `version` may be left out.
  *
- * @returns it, and the keys beside `config`, which have no effect
- * @throws {EfError} USAGE, CONFIG_INVALID
+ * @returns it, and what to know of it
+ * @throws {EfError} USAGE (naming each unknown key), CONFIG_INVALID
  */
-export function initInput(input: Tree): { raw: RawConfig; ignored: string[] } {
+export function initInput(input: Tree): { raw: RawConfig; warnings: string[] } {
   const { config = input, ...beside } = input;
   const tree = treeOf(config);
   if (!tree) throw new EfError("USAGE", "Cannot use --input-json: config: expected an object", { hint: inputHint });
-  const raw = { version: configVersion, ...tree };
+  const raw: RawConfig = { version: configVersion, ...tree };
+  const unknown = [...(tree === input ? [] : Object.keys(beside)), ...unknownKeys(raw)];
+  if (raw.version === configVersion && unknown.length > 0) throw unknownIn(raw, unknown);
   try {
     checkConfig(raw, "--input-json");
   } catch (error) {
     if (!(error instanceof EfError)) throw error;
     throw new EfError(error.code, error.message, { hint: inputHint, cause: error });
   }
-  return { raw, ignored: tree === input ? [] : Object.keys(beside) };
+  return { raw, warnings: literalSources(raw) };
+}
+
+function unknownIn(raw: RawConfig, unknown: readonly string[]): EfError {
+  const near = unknown.map((key) => nearest(key, ["config", ...knownKeys(raw)])).filter((key) => key !== undefined);
+  const meant = near.length > 0 ? `did you mean ${near.join(", ")}? ` : "";
+  const what = unknown.length === 1 ? "unknown key" : "unknown keys";
+  return new EfError("USAGE", `Cannot use --input-json: ${what} ${unknown.join(", ")}`, { hint: meant + inputHint });
+}
+
+/** A warning if there are sources that euler-files, which shares the file, would read otherwise. */
+function literalSources(raw: RawConfig): string[] {
+  const names = Object.entries(treeOf(raw.vars) ?? {}).flatMap(([name, entry]) => {
+    const source = treeOf(entry)?.source;
+    return typeof source === "string" && variablesIn(source).length > 0 ? [`vars.${name}.source`] : [];
+  });
+  const verb = names.length === 1 ? "holds" : "hold";
+  return names.length === 0
+    ? []
+    : [`${names.join(", ")} ${verb} ~ or a $VAR: ef expands it, euler-files takes it literally`];
 }
 
 const inputHint = "see: ef schema --kind input --command init";
@@ -96,6 +118,8 @@ export interface Candidate {
   found: boolean;
   /** Is it in the configuration already? */
   isKept: boolean;
+  /** Is it there, but disabled? */
+  isDisabled: boolean;
 }
 
 /**
@@ -108,14 +132,15 @@ export function candidates(env: Env, config: Config | undefined, scratchBase: st
   const kept = Object.entries(config?.vars ?? {}).map(([name, { source, enabled }]) => {
     const preset = presetOf(name);
     const holds = `${preset?.holds ?? "of your own"}${enabled ? "" : " (disabled)"}`;
-    return { ...candidate(name, source, env), holds, caution: preset?.caution, isKept: true };
+    return { ...candidate(name, source, env), holds, caution: preset?.caution, isKept: true, isDisabled: !enabled };
   });
   const others = presets
     .filter(({ name }) => !Object.hasOwn(config?.vars ?? {}, name))
     .flatMap((preset) => {
       const source = sourceOf(preset, env, scratchBase);
       const { name, holds, caution } = preset;
-      return source === undefined ? [] : [{ ...candidate(name, source, env), holds, caution, isKept: false }];
+      const state = { isKept: false, isDisabled: false };
+      return source === undefined ? [] : [{ ...candidate(name, source, env), holds, caution, ...state }];
     });
   return [...kept, ...others.filter(({ found }) => found), ...others.filter(({ found }) => !found)];
 }
@@ -123,7 +148,7 @@ export function candidates(env: Env, config: Config | undefined, scratchBase: st
 /** A variable of the user's own. */
 export const ownCandidate = (name: string, source: string, env: Env): Candidate => ({
   ...candidate(name, source, env),
-  ...{ holds: "of your own", caution: undefined, isKept: false },
+  ...{ holds: "of your own", caution: undefined, isKept: false, isDisabled: false },
 });
 
 /** The same variable with another directory. */
@@ -175,11 +200,12 @@ function isDirectory(path: string): boolean {
 const neverMarked = "XDG_CACHE_HOME";
 
 /**
- * What to mark to begin with: what the configuration has; without one, what is on disk, but nothing that lies in
+ * What to mark to begin with: what the configuration has, and has enabled; without one, what is on disk, but nothing that lies in
  * another one (the Hub's cache in `HF_HOME`).
  */
 export function marked(list: readonly Candidate[]): string[] {
-  if (list.some(({ isKept }) => isKept)) return list.filter(({ isKept }) => isKept).map(({ name }) => name);
+  const kept = list.filter(({ isKept }) => isKept);
+  if (kept.length > 0) return kept.filter(({ isDisabled }) => !isDisabled).map(({ name }) => name);
   const chosen: Candidate[] = [];
   for (const each of list.filter(({ found, name }) => found && name !== neverMarked)) {
     const overlaps = (other: Candidate) =>
@@ -217,13 +243,14 @@ export interface Answers {
 }
 export type SettingName = "parallel_jobs" | "lock_timeout_seconds" | "skip_if_fresh_seconds";
 
-/** A configuration with the answers in it; everything else that it has stays. */
+/** A configuration with the answers in it: what was chosen is enabled, everything else that it has stays. */
 export function applyAnswers(raw: RawConfig, { scratchBase, sources, dropped, settings }: Answers): RawConfig {
   const old = treeOf(raw.vars) ?? {};
   const kept = Object.entries(old).filter(([name]) => !dropped.includes(name));
   const set = Object.entries(sources).map(([name, source]) => {
     const entry = Object.hasOwn(old, name) ? treeOf(old[name]) : undefined;
-    return [name, { ...(entry ?? { source, enabled: true }), source }] as const;
+    const enabled = entry?.enabled === false ? { enabled: true } : {};
+    return [name, { ...(entry ?? { source, enabled: true }), source, ...enabled }] as const;
   });
   return {
     version: configVersion,
@@ -263,14 +290,34 @@ export function columns(rows: readonly (readonly string[])[]): string[] {
   );
 }
 
-/** What would be saved, for people. */
-export function summary(raw: RawConfig, sizes: ReadonlyMap<string, Usage>, env: Env): string {
+/** The end of a path that is too long, where it differs from others. */
+export const shortPath = (path: string, width: number): string =>
+  path.length <= width ? path : `…${path.slice(path.length - Math.max(Math.floor(width) - 1, 1))}`;
+
+/**
+ * What would be saved, for people.
+ *
+ * @param width columns of the terminal: longer paths are shortened
+ */
+export function summary(
+  raw: RawConfig,
+  sizes: ReadonlyMap<string, Usage>,
+  env: Env,
+  width = Number.POSITIVE_INFINITY,
+): string {
   const config = checkConfig(raw, "the configuration");
   const rows = Object.entries(config.vars).map(([name, { source, enabled }]) => {
     const { path, found } = candidate(name, source, env);
     const size = path === undefined ? "?" : found ? sizeText(sizes.get(path)) : "none yet";
     const target = `${config.scratch_base}/${config.cache_root}/${name}`;
     return [name, size, tilde(source, env), enabled ? target : "(disabled)"];
+  });
+  const table = [["variable", "size", "source", "on scratch"], ...rows];
+  const widest = (i: number) => Math.max(...table.map((row) => row[i]?.length ?? 0));
+  const room = Math.max(width - widest(0) - widest(1) - 6, 20);
+  const forSource = Math.min(widest(2), Math.max(Math.floor(room / 2), room - widest(3)));
+  const shown = table.map(([name = "", size = "", source = "", target = ""]) => {
+    return [name, size, shortPath(source, forSource), shortPath(target, room - forSource)];
   });
   const {
     parallel_jobs: jobs,
@@ -279,7 +326,7 @@ export function summary(raw: RawConfig, sizes: ReadonlyMap<string, Usage>, env: 
     rsync_extra_args: args,
   } = config;
   return [
-    ...columns([["variable", "size", "source", "on scratch"], ...rows]),
+    ...columns(shown),
     "",
     `${jobs} at once, ${wait} s for a lock, fresh for ${fresh} s${args.length > 0 ? `, rsync ${args.join(" ")}` : ""}`,
   ].join("\n");

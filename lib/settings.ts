@@ -4,14 +4,24 @@
  * Why nothing is lost: every change re-reads the file while it holds the lock beside it, changes the raw object (so
  * keys that ef does not know stay), checks the whole, and renames a finished file over the old one.
  */
-import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fchmodSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import * as v from "valibot";
-import { EfError, reasonOf } from "./base/errors.ts";
-import { writeAtomic } from "./base/files.ts";
+import { EfError, errnoOf, reasonOf } from "./base/errors.ts";
+import { removeIfThere } from "./base/files.ts";
 import { nearest } from "./base/nearest.ts";
 import { type Env, expandPath, realPath, variablesIn } from "./base/paths.ts";
-import { Config, type RawConfig, unknownKeys } from "./config/schema.ts";
+import { Config, pathStart, pathStartText, type RawConfig, unknownKeys } from "./config/schema.ts";
 import { checkConfig, configVersion, describeIssue, parseRaw, readRaw, writeConfig } from "./config/store.ts";
 import { lock } from "./engine/lock.ts";
 
@@ -49,7 +59,8 @@ export interface Replaced {
 }
 
 /**
- * Put a new configuration in the place of whatever is there, readable or not; that stays as `<path>.bak`.
+ * Put a new configuration in the place of whatever is there, readable or not; that stays as `<path>.bak`, or where that is taken as
+ * `.bak.1`, `.bak.2` …
  *
  * @param make gives the new one; gets the old one, undefined where there is none or no JSON object
  * @throws {EfError} as {@link updateConfig}
@@ -87,9 +98,24 @@ function unlessBroken(error: unknown): undefined {
 }
 
 function keepOld(path: string): string {
-  const backup = `${path}.bak`;
+  const mode = statSync(path).mode & 0o7777;
+  let backup = `${path}.bak`;
   try {
-    writeAtomic(realPath(backup), readFileSync(path), statSync(path).mode & 0o7777);
+    let fd = makeNew(backup, mode);
+    for (let i = 1; fd === undefined; i++) {
+      backup = `${path}.bak.${i}`;
+      fd = makeNew(backup, mode);
+    }
+    try {
+      writeFileSync(fd, readFileSync(path));
+      fchmodSync(fd, mode);
+      fsyncSync(fd);
+    } catch (error) {
+      removeIfThere(backup);
+      throw error;
+    } finally {
+      closeSync(fd);
+    }
     return backup;
   } catch (error) {
     throw new EfError("CONFIG_NOT_SAVED", `Cannot keep the old configuration as ${backup}: ${reasonOf(error)}`, {
@@ -97,6 +123,16 @@ function keepOld(path: string): string {
       path: backup,
       cause: error,
     });
+  }
+}
+
+/** A new file, open for writing; undefined if there is something of that name. */
+function makeNew(path: string, mode: number): number | undefined {
+  try {
+    return openSync(path, "wx", mode);
+  } catch (error) {
+    if (errnoOf(error) === "EEXIST") return undefined;
+    throw error;
   }
 }
 
@@ -113,7 +149,12 @@ async function lockConfig(path: string): Promise<AsyncDisposable> {
     });
   }
   return lock(`${real}.lock`, { timeoutS: lockTimeoutS }).catch((error) => {
-    if (!(error instanceof EfError && error.code === "LOCK_TIMEOUT")) throw error;
+    if (!(error instanceof EfError)) throw error;
+    if (error.code === "LOCK_FAILED") {
+      const hint = error.hint ?? `check the owner and mode of ${real}.lock and its directory, or use --config FILE`;
+      throw new EfError("LOCK_FAILED", error.message, { hint, path, cause: error });
+    }
+    if (error.code !== "LOCK_TIMEOUT") throw error;
     const hint = "another ef is changing the configuration; try again when it has ended";
     throw new EfError("LOCK_TIMEOUT", error.message, { hint, path, cause: error });
   });
@@ -171,10 +212,11 @@ function withValue(tree: Tree, parts: readonly string[], value: unknown): Tree {
 /**
  * Set a dotted key from text: JSON where it is that and fits there (`8`, `false`, `["-z"]`), else the text itself.
  *
+ * @param path the file it is for, for the error
  * @returns a changed copy
  * @throws {EfError} USAGE naming the key, what was expected, and the nearest known key
  */
-export function setKey(raw: RawConfig, key: string, text: string): RawConfig {
+export function setKey(raw: RawConfig, key: string, text: string, path?: string): RawConfig {
   const parts = partsOf(raw, key);
   refuseInsideOthers(raw, key, parts);
   const values = [...jsonIn(text), text];
@@ -185,7 +227,10 @@ export function setKey(raw: RawConfig, key: string, text: string): RawConfig {
   const problems = next.map((each) => newIn(problemsOf(each), before));
   const good = next.find((_, i) => problems[i]?.length === 0);
   if (good) return good;
-  throw new EfError("USAGE", `Cannot set ${key}: ${wording(key, problems[0] ?? [])}`);
+  throw new EfError("USAGE", `Cannot set ${key}${inFile(path)}: ${wording(key, problems[0] ?? [])}`, {
+    hint: "nothing was changed; what each key takes: ef schema --kind config",
+    path,
+  });
 }
 
 /**
@@ -194,14 +239,19 @@ export function setKey(raw: RawConfig, key: string, text: string): RawConfig {
  * @returns a changed copy
  * @throws {EfError} USAGE if it is not there, or has to be
  */
-export function unsetKey(raw: RawConfig, key: string): RawConfig {
+export function unsetKey(raw: RawConfig, key: string, path?: string): RawConfig {
   const parts = partsOf(raw, key);
   if (valueAt(raw, parts) === undefined) throw noSuchKey("unset", key, presentKeys(raw));
   const next = withValue(raw, parts, undefined);
   const problems = newIn(problemsOf(next), problemsOf(raw));
   if (problems.length === 0) return next;
-  throw new EfError("USAGE", `Cannot unset ${key}: ${wording(key, problems)}`);
+  throw new EfError("USAGE", `Cannot unset ${key}${inFile(path)}: ${wording(key, problems)}`, {
+    hint: `nothing was changed; give it another value with: ef config set ${key} VALUE`,
+    path,
+  });
 }
+
+const inFile = (path: string | undefined) => (path === undefined ? "" : ` in ${path}`);
 
 /** The error for a key that is not among `known`: what there is instead. */
 export function noSuchKey(verb: "get" | "set" | "unset", key: string, known: readonly string[]): EfError {
@@ -211,7 +261,7 @@ export function noSuchKey(verb: "get" | "set" | "unset", key: string, known: rea
   const prefix = above.map((part) => `${part}.`).join("");
   const beside = known.filter((each) => each.startsWith(prefix) && !each.slice(prefix.length).includes("."));
   const why = verb === "set" ? "ef knows no such key" : "there is no such key in the configuration";
-  return new EfError("USAGE", `Cannot ${verb} ${key}: ${why}`, {
+  return new EfError("USAGE", `Cannot ${verb} ${key || '""'}: ${why}`, {
     hint: `${near ? `did you mean ${near}? ` : ""}Keys there: ${beside.join(", ") || "none"}`,
   });
 }
@@ -245,7 +295,7 @@ function refuseInsideOthers(raw: RawConfig, key: string, parts: readonly string[
 /** What is wrong with a configuration: by its schema, and paths that are neither absolute nor expand to such. */
 function problemsOf(raw: RawConfig): string[] {
   const result = v.safeParse(Config, JSON.parse(JSON.stringify(raw)));
-  return [...(result.issues ?? []).map(describeIssue), ...badPaths(raw)];
+  return [...new Set([...(result.issues ?? []).map(describeIssue), ...badPaths(raw)])];
 }
 
 /** Where `scratch_base` or a `source` is a relative path, or the root directory. */
@@ -260,8 +310,7 @@ export function badPaths(raw: RawConfig): string[] {
 
 /** Why a path cannot stand in the configuration; undefined if it can. */
 export function pathProblem(text: string): string | undefined {
-  if (!/^(?:\/|~(?:\/|$)|\$\w|\$\{\w)/.test(text))
-    return "expected an absolute path, or one that begins with $VAR or ~";
+  if (!pathStart.test(text)) return pathStartText;
   return /^\/+(?:\.?\/+)*\.?$/.test(text) ? "expected a directory below the root directory" : undefined;
 }
 

@@ -89,6 +89,9 @@ function choose(shell: ShellDialect, pass: string): string {
   const orPass = `*) ${pass} ;;`;
   return `\
   [ $# -gt 0 ] || set -- "sync";
+  if [ "$1" = "--config" ] && [ $# -gt 2 ]; then
+    __ef_arg="$3"; __ef_flag="--config=$2"; shift 3; set -- "$__ef_arg" "$__ef_flag" "$@"; __ef_flag="";
+  fi;
   case "$1" in
     ${any(oneWord)}) ;;
     ${twoWords.map(([verb, subs]) => `"${verb}") case "\${2-}" in ${any(subs)}) ;; ${orPass} esac ;;`).join("\n    ")}
@@ -142,6 +145,11 @@ function fishText(program: readonly string[]): string {
 : '# ef for fish, made by ef shell-init. In ~/.config/fish/config.fish: ef shell-init --shell fish | source';
 function ef --description 'Put what a job needs on the storage where it runs';
   set -q argv[1]; or set argv sync;
+  if test "$argv[1]" = --config; and set -q argv[3];
+    set -l __ef_rest $argv;
+    set -e __ef_rest[1..3];
+    set argv $argv[3] --config=$argv[2] $__ef_rest;
+  end;
   set -l __ef_words 0;
   switch "$argv[1]";
     case ${list(oneWord)};

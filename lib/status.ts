@@ -1,3 +1,4 @@
+import { join } from "node:path";
 import { mapLimit } from "./base/async.ts";
 import { reasonOf } from "./base/errors.ts";
 import { type Env, present } from "./base/paths.ts";
@@ -5,7 +6,7 @@ import { describeIncongruence, incongruences } from "./config/congruency.ts";
 import type { Config } from "./config/schema.ts";
 import { type Holder, holderOf } from "./engine/lock.ts";
 import { readMarker, whyStale } from "./engine/marker.ts";
-import { plan, type Step } from "./engine/plan.ts";
+import { plan, type Step, scratchRoot } from "./engine/plan.ts";
 import { type Usage, usage } from "./engine/usage.ts";
 
 export interface StatusOptions {
@@ -53,17 +54,31 @@ const treesAtOnce = 4;
  */
 export async function status(config: Config, options: StatusOptions = {}): Promise<Status> {
   const env = options.env ?? process.env;
-  const { scratchBase, steps } = plan(config, env, Object.keys(config.vars));
+  const scratchBase = scratchRoot(config, env);
+  const steps = Object.keys(config.vars).map((name) => stepOf(config, env, name));
   const deadlineMs = Date.now() + (options.sizeLimitS ?? 20) * 1000;
   const count = (dir: string) =>
     options.sizes === false
       ? undefined
       : usage(dir, { deadlineMs, ...(options.signal ? { signal: options.signal } : {}) });
-  const vars = await mapLimit(steps, treesAtOnce, async (step) => ({
-    ...(await stateOf(step, config)),
-    ...defined({ sourceUsage: await count(step.source), scratchUsage: await count(step.target) }),
-  }));
-  return { scratchBase, vars, warnings: incongruences(steps, env).map(describeIncongruence) };
+  const vars = await mapLimit(steps, treesAtOnce, async (step) => {
+    if ("state" in step) return step;
+    const usages = { sourceUsage: await count(step.source), scratchUsage: await count(step.target) };
+    return { ...(await stateOf(step, config)), ...defined(usages) };
+  });
+  const known = steps.filter((step): step is Step => !("state" in step));
+  return { scratchBase, vars, warnings: incongruences(known, env).map(describeIncongruence) };
+}
+
+/** The step of a variable; what can be said of it where its source cannot be told on this node (an unset `$VAR`). */
+function stepOf(config: Config, env: Env, name: string): Step | VarStatus {
+  try {
+    return plan(config, env, [name]).steps[0] as Step;
+  } catch (error) {
+    const { source = "", enabled = false } = config.vars[name] ?? {};
+    const base = { name, source, scratch: join(scratchRoot(config, env), config.cache_root, name), enabled };
+    return { ...base, state: enabled ? "not-synced" : "disabled", why: reasonOf(error) };
+  }
 }
 
 async function stateOf(step: Step, config: Config): Promise<VarStatus> {

@@ -1,5 +1,5 @@
 import { mapLimit } from "./base/async.ts";
-import { EfError } from "./base/errors.ts";
+import { EfError, reasonOf } from "./base/errors.ts";
 import type { Env } from "./base/paths.ts";
 import { span } from "./base/trace.ts";
 import { describeIncongruence, incongruences } from "./config/congruency.ts";
@@ -113,14 +113,17 @@ async function prepare(
   tell: (event: SyncEvent) => void,
 ) {
   const signal = typeof options.signal === "function" ? options.signal() : options.signal;
-  const { bring, checkRoots, chooseEngine, ensureScratch, Space } = await span(
+  const { bring, checkRoots, chooseEngine, ensureScratch, notYet, Space } = await span(
     "load",
     () => import("./engine/copying.ts"),
   );
+  const idle = notYet(config);
+  if (idle.length > 0) tell({ type: "warning", message: `without effect in this version of ef: ${idle.join(", ")}` });
+  const engine = chooseEngine(config);
   for (const message of checkRoots(steps)) tell({ type: "warning", message });
   ensureScratch(scratchBase, { dryRun: options.dryRun ?? false });
   const context = {
-    engine: chooseEngine(config),
+    engine,
     space: new Space(),
     lockTimeoutS: config.lock_timeout_seconds,
     maxAgeS: config.skip_if_fresh_seconds,
@@ -148,19 +151,24 @@ async function attempt(
 
 /** A system call that failed where none should: its own words, and no stack trace. */
 function unexpected(cause: unknown): EfError {
-  return new EfError("IO", cause instanceof Error ? cause.message : String(cause), { cause });
+  const { syscall, path } = cause as NodeJS.ErrnoException;
+  const what = syscall && path ? `Cannot ${syscall} ${path}: ` : "";
+  return new EfError("IO", `${what}${reasonOf(cause)}`, {
+    path,
+    hint: "ef doctor looks at scratch and its mounts",
+    cause,
+  });
 }
 
 function report(scratchBase: string, steps: Step[], results: SyncStep[], warnings: string[]): SyncResult {
   const good = results.filter((result) => result.status !== "failed");
+  const copied = new Set(good.filter(({ status }) => status !== "source-missing").map(({ name }) => name));
   return {
     scratchBase,
     steps: results,
     exports: Object.fromEntries(good.map(({ name, target }) => [name, target])),
-    env: Object.assign(
-      {},
-      ...steps.filter((step) => good.some(({ name }) => name === step.name)).map((step) => step.env),
-    ),
+    // Not where there is no cache yet: HF_HUB_OFFLINE=1 would keep a job from filling it.
+    env: Object.assign({}, ...steps.filter(({ name }) => copied.has(name)).map((step) => step.env)),
     warnings,
     errors: results.flatMap(({ name, error }) => (error ? [`${name}: ${error.message}`] : [])),
   };

@@ -21,6 +21,9 @@ export function humanBytes(bytes: number): string {
   return whole < 1024 || power === suffixes.length - 1 ? `${whole}${suffixes[power]}` : `1.0${suffixes[power + 1]}`;
 }
 
+/** A size within a sentence: `9 B`, `1.3M`. */
+export const sizeText = (bytes: number): string => (bytes < 1024 ? `${Math.ceil(bytes)} B` : humanBytes(bytes));
+
 /** How long ago, in the unit that fits, as euler-files writes it: `12s ago`, `5m ago`, `3h ago`, `2d ago`. */
 export function humanAge(seconds: number): string {
   const s = Math.max(0, Math.floor(seconds));

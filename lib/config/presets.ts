@@ -233,6 +233,14 @@ export const presets: readonly Preset[] = [
     caution: "By default Numba writes to __pycache__ beside each source, and here only where it cannot.",
   },
   {
+    name: "JAX_COMPILATION_CACHE_DIR",
+    tool: "JAX",
+    dir: "~/.cache/jax",
+    holds: "Compiled JAX programs",
+    source: "https://docs.jax.dev/en/latest/persistent_compilation_cache.html",
+    caution: "JAX has no default directory: it caches only where this points.",
+  },
+  {
     name: "CUPY_CACHE_DIR",
     tool: "CuPy",
     dir: "~/.cupy/kernel_cache",

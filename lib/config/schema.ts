@@ -13,16 +13,70 @@ const seconds = (description: string) => v.pipe(v.number(), v.minValue(0), v.des
 const flag = (description: string) => v.pipe(v.boolean(), v.description(description));
 const texts = (description: string) => v.pipe(v.array(v.string()), v.description(description));
 
-/** A name that a shell can export; checked here so that export statements need no quoting of names. */
-const EnvName = v.pipe(v.string(), v.regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "not a name that a shell can export"));
+/** What shells and the loader live on: another value would break the job, not move a cache. */
+const reservedNames = [
+  ...["PATH", "HOME", "PWD", "IFS", "UID", "EUID", "PPID", "SHELLOPTS", "BASHOPTS"],
+  ...["LD_PRELOAD", "LD_LIBRARY_PATH"],
+];
 
-const Var = v.looseObject({
-  source: text("Persistent directory; may contain $VAR, ${VAR} and ~"),
+/** A name that a shell can export; checked here so that export statements need no quoting of names. */
+const EnvName = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "not a name that a shell can export: expected [A-Za-z_][A-Za-z0-9_]*"),
+  v.maxLength(200, "not a name that ef takes: expected at most 200 characters of [A-Za-z_][A-Za-z0-9_]*"),
+  v.check(
+    (name) => !reservedNames.includes(name),
+    "not a name that ef sets, as the shell or the loader relies on it: expected another name, [A-Za-z_][A-Za-z0-9_]*",
+  ),
+);
+
+/** Objects, of which valibot takes a list for one, and leaves out names such as `constructor` without a word. */
+function onlyObject<S extends v.GenericSchema>(schema: S, isRecord = false): S {
+  const checked: v.GenericSchema = {
+    ...schema,
+    "~run"(dataset, config) {
+      const { value } = dataset;
+      if (Array.isArray(value)) {
+        v._addIssue(checked, "type", dataset, config);
+        return dataset as never;
+      }
+      const names = isRecord && typeof value === "object" && value !== null ? Object.keys(value) : [];
+      const done = schema["~run"](dataset, config);
+      for (const key of names.filter((name) => name in Object.prototype || name === "prototype")) {
+        const path = [{ type: "object", origin: "key", input: value, key, value: undefined }] as never;
+        // A context of its own: the schema's would say that the whole is of a wrong type.
+        const context = { ...checked, message: `not a name that ef can use: expected ${otherName}` } as never;
+        v._addIssue(context, "key", done as never, config, { input: key, path });
+        (done as { typed: boolean }).typed = false;
+      }
+      return done;
+    },
+  };
+  return checked as S;
+}
+
+const otherName = "[A-Za-z_][A-Za-z0-9_]*, and none that every JavaScript object has";
+
+const object = <E extends v.ObjectEntries>(entries: E) => onlyObject(v.looseObject(entries));
+
+const recordOf = <K extends v.GenericSchema<string, string>, V extends v.GenericSchema>(key: K, value: V) =>
+  onlyObject(v.record(key, value), true);
+
+/** Where a path in the configuration may begin. */
+export const pathStart = /^(?:\/|~(?:\/|$)|\$[A-Za-z_]|\$\{\w)/;
+export const pathStartText = "expected an absolute path, or one that begins with $VAR or ~";
+
+const Var = object({
+  source: v.pipe(
+    v.string(),
+    v.regex(pathStart, pathStartText),
+    v.description("Persistent directory; may contain $VAR, ${VAR} and ~"),
+  ),
   enabled: v.optional(flag("Sync it when no --var is given"), true),
 });
 
 const image = () =>
-  v.looseObject({
+  object({
     venv_name: text("Directory of the venv under venv_base"),
     python_version: v.pipe(v.string(), v.description("Python of the venv when it was built, e.g. 3.11.5")),
     sif_filename: text("File name in sif_store"),
@@ -31,7 +85,7 @@ const image = () =>
   });
 
 const apptainer = () =>
-  v.looseObject({
+  object({
     venv_base: v.optional(v.pipe(v.string(), v.description("Directory of the venvs; may contain $VAR and ~")), ""),
     sif_store: v.optional(v.pipe(v.string(), v.description("Persistent directory of the built images")), ""),
     scratch_sif_dir: v.optional(v.pipe(v.string(), v.description("Scratch directory that images are synced to")), ""),
@@ -41,11 +95,11 @@ const apptainer = () =>
     ),
     container_venv_path: v.optional(text("Path of the venv inside the container"), "/opt/venv"),
     build_args: v.optional(texts("Extra arguments of `apptainer build`"), () => ["--fakeroot"]),
-    images: v.optional(v.record(v.string(), image()), {}),
+    images: v.optional(recordOf(v.string(), image()), {}),
   });
 
 const migration = () =>
-  v.looseObject({
+  object({
     old_path: v.string(),
     new_path: v.string(),
     migrated_at: v.pipe(v.number(), v.description("Unix time in seconds")),
@@ -54,17 +108,17 @@ const migration = () =>
   });
 
 const efVar = () =>
-  v.looseObject({
+  object({
     exclude: v.optional(texts("rsync patterns of what is never copied, besides the preset's")),
     mirror: v.optional(flag("Delete on scratch what the source deleted and ef had put there")),
     node_local: v.optional(flag("Stage it to the node's own disk")),
     env: v.optional(
-      v.pipe(v.record(EnvName, v.string()), v.description("Variables exported beside it, e.g. HF_HUB_OFFLINE")),
+      v.pipe(recordOf(EnvName, v.string()), v.description("Variables exported beside it, e.g. HF_HUB_OFFLINE")),
     ),
   });
 
 const transfer = () =>
-  v.looseObject({
+  object({
     engine: v.optional(v.pipe(v.picklist(["auto", "builtin", "rsync"]), v.description("What copies"))),
     workers: v.optional(
       v.union(
@@ -84,22 +138,24 @@ const transfer = () =>
   });
 
 const extension = () =>
-  v.looseObject({
-    vars: v.optional(v.record(EnvName, efVar())),
+  object({
+    vars: v.optional(recordOf(EnvName, efVar())),
     transfer: v.optional(transfer()),
     purge: v.optional(
-      v.looseObject({
-        days: v.pipe(v.number(), v.minValue(0), v.description("Age at which the site deletes files on scratch")),
+      object({
+        days: v.optional(
+          v.pipe(v.number(), v.minValue(0), v.description("Age at which the site deletes files on scratch")),
+        ),
         rule: v.optional(v.pipe(v.picklist(["mtime", "atime", "ctime", "any"]), v.description("Which time counts"))),
       }),
     ),
     venv_store: v.optional(text("Persistent directory of saved environments")),
     wheelhouse: v.optional(text("Directory of wheels for nodes without internet")),
-    datamover: v.optional(v.looseObject({})),
-    clusters: v.optional(v.record(v.string(), v.looseObject({}))),
+    datamover: v.optional(object({})),
+    clusters: v.optional(recordOf(v.string(), object({}))),
   });
 
-export const Config = v.looseObject({
+export const Config = object({
   version: v.pipe(v.literal(1), v.description("Format of this file")),
   scratch_base: text("Root of the fast storage; may contain $VAR, ${VAR} and ~"),
   cache_root: v.optional(
@@ -110,7 +166,7 @@ export const Config = v.looseObject({
     ),
     ".cache/euler-files",
   ),
-  vars: v.optional(v.pipe(v.record(EnvName, Var), v.description("Managed environment variables")), {}),
+  vars: v.optional(v.pipe(recordOf(EnvName, Var), v.description("Managed environment variables")), {}),
   rsync_extra_args: v.optional(texts("Appended to each rsync call"), () => []),
   parallel_jobs: v.optional(
     v.pipe(v.number(), v.integer(), v.minValue(1), v.description("How many variables are synced at once")),

@@ -51,8 +51,44 @@ export async function readRaw(path: string): Promise<RawConfig> {
       cause: error,
     });
   }
+  if (text.includes("\uFFFD")) refuseBrokenUtf8(readFileSync(path), path);
   return parseRaw(text, path);
 }
+
+/** Read as text, bytes that are not UTF-8 would all become U+FFFD, and a save would lose them. */
+function refuseBrokenUtf8(bytes: Buffer, path: string): void {
+  const again = Buffer.from(bytes.toString("utf8"));
+  if (bytes.equals(again)) return;
+  const offset = bytes.findIndex((byte, i) => byte !== again[i]);
+  const line = bytes.subarray(0, offset).toString("latin1").split("\n").length;
+  const byte = (bytes[offset] ?? 0).toString(16).padStart(2, "0");
+  throw new EfError(
+    "CONFIG_INVALID",
+    `Cannot read ${path}: not valid UTF-8, line ${line}, byte offset ${offset}: found the byte 0x${byte}`,
+    { hint: "mend it by hand with: ef config edit", path },
+  );
+}
+
+/** More than that nobody writes, and it would exhaust the stack. */
+const deepest = 1000;
+
+/** Is a JSON text nested deeper than {@link deepest}? A short one cannot be. */
+function isTooDeep(text: string): boolean {
+  if (text.length < 2 * deepest) return false;
+  let depth = 0;
+  for (const [mark] of text.matchAll(/"(?:[^"\\]|\\.)*"|[[\]{}]/g)) {
+    if (mark === "[" || mark === "{") depth++;
+    else if (mark === "]" || mark === "}") depth--;
+    if (depth > deepest) return true;
+  }
+  return false;
+}
+
+const tooDeep = (path: string) =>
+  new EfError("CONFIG_INVALID", `Cannot read ${path}: nested deeper than ${deepest} levels`, {
+    hint: "mend it by hand, or make a new one with: ef init",
+    path,
+  });
 
 /** What `JSON.rawJSON` gives: a number whose text is written back as it was read. */
 type JsonWithSource = typeof JSON & { rawJSON?: (text: string) => unknown };
@@ -70,6 +106,7 @@ export async function parseRaw(text: string, path: string): Promise<RawConfig> {
       ? raw(context.source)
       : value;
   };
+  if (isTooDeep(text)) throw tooDeep(path);
   let raw: unknown;
   try {
     raw = JSON.parse(text.replace(/^\uFEFF/, ""), keep);
@@ -109,7 +146,7 @@ async function whereBroken(text: string): Promise<string> {
  * @throws {EfError} CONFIG_INVALID
  */
 export function checkConfig(raw: unknown, path: string): Config {
-  const plain = JSON.parse(JSON.stringify(raw)) as RawConfig;
+  const plain = plainOf(raw, path);
   if (plain.version !== configVersion) {
     const found = plain.version === undefined ? "none" : JSON.stringify(plain.version);
     throw new EfError("CONFIG_INVALID", `Cannot use ${path}: version: expected ${configVersion}, found ${found}`, {
@@ -118,7 +155,7 @@ export function checkConfig(raw: unknown, path: string): Config {
     });
   }
   const result = v.safeParse(Config, plain);
-  if (result.success) return result.output;
+  if (result.success) return result.output as Config;
   const issues = result.issues.map(describeIssue);
   throw new EfError("CONFIG_INVALID", `Cannot use ${path}: ${issues.join("; ")}`, {
     hint: "mend it with: ef config edit",
@@ -126,17 +163,45 @@ export function checkConfig(raw: unknown, path: string): Config {
   });
 }
 
+function plainOf(raw: unknown, path: string): RawConfig {
+  try {
+    return JSON.parse(JSON.stringify(raw)) as RawConfig;
+  } catch (error) {
+    throw error instanceof RangeError ? tooDeep(path) : error;
+  }
+}
+
 /** One valibot issue in words: the JSON path, what was expected, what was found. */
 export function describeIssue(issue: v.BaseIssue<unknown>): string {
-  const at = v.getDotPath(issue) ?? "the whole";
+  const at = clip(v.getDotPath(issue) ?? "the whole", 200);
   const key = issue.path?.at(-1) as { origin?: string } | undefined;
   const found = issue.input === undefined ? "nothing" : clip(JSON.stringify(issue.input));
   const own = /^(Invalid|Expected)/.test(issue.message) ? undefined : issue.message;
   if (key?.origin === "key") return `${at}: ${own ?? "is missing"}`;
-  return `${at}: ${own ?? `expected ${issue.expected ?? issue.requirement}`}, found ${found}`;
+  return `${at}: ${own ?? `expected ${expectedBy(issue)}`}, found ${found}`;
 }
 
-const clip = (text: string) => (text.length > 80 ? `${text.slice(0, 79)}…` : text);
+/** What a schema or a check of it wants, for people. */
+function expectedBy({ type, expected, requirement }: v.BaseIssue<unknown>): string {
+  if (type === "min_value") return `a number from ${requirement}`;
+  if (type === "min_length") return "a text that is not empty";
+  if (type === "picklist") return `one of ${(expected ?? "").replace(/[()"]/g, "").replaceAll(" | ", ", ")}`;
+  return kinds[type] ?? expected ?? String(requirement);
+}
+
+const kinds: Record<string, string> = {
+  string: "a text",
+  number: "a number",
+  integer: "a whole number",
+  boolean: "true or false",
+  array: "a list",
+  object: "an object",
+  loose_object: "an object",
+  strict_object: "an object",
+  record: "an object",
+};
+
+const clip = (text: string, length = 80) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
 
 /**
  * Write a configuration, atomically, with the mode the file has (0644 if it is new).

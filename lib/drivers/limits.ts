@@ -10,13 +10,13 @@ export interface Limits {
 }
 
 /**
- * The limits that are in force; undefined where there is no /proc.
+ * The limits that are in force for a process; undefined where there is no /proc, or it is somebody else's.
  *
  * Bun raises the soft limit of open files to the hard one when it starts, so that is what shows here.
  */
-export function limits(): Limits | undefined {
+export function limits(pid: number | "self" = "self"): Limits | undefined {
   try {
-    return parseLimits(readFileSync("/proc/self/limits", "utf8"));
+    return parseLimits(readFileSync(`/proc/${pid}/limits`, "utf8"));
   } catch {
     return undefined;
   }
@@ -33,4 +33,12 @@ export function parseLimits(text: string): Limits {
     processes: soft("Max processes"),
     addressSpaceBytes: soft("Max address space"),
   };
+}
+
+/**
+ * The soft limit of open files of a process, if it is below our own: of our parent, what was ours before Bun raised it.
+ */
+export function openFilesOf(pid: number): number | undefined {
+  const theirs = limits(pid)?.openFiles;
+  return theirs !== undefined && theirs < (limits()?.openFiles ?? 0) ? theirs : undefined;
 }

@@ -43,8 +43,6 @@ export function rsyncArgv(copy: RsyncCopy): string[] {
   return [
     "rsync",
     "-rlptHS",
-    "--8-bit-output",
-    ...output,
     `--chmod=${copy.setgid ? "Dg+s" : "Dg-s"}${copy.groupWritable ? ",Dg+w" : ""}`,
     ...(copy.omitDirTimes ? ["--omit-dir-times"] : []),
     ...(copy.tempDir && !copy.dryRun ? [`--temp-dir=${copy.tempDir}`] : []),
@@ -52,10 +50,33 @@ export function rsyncArgv(copy: RsyncCopy): string[] {
     ...(copy.bwlimit ? [`--bwlimit=${copy.bwlimit}`] : []),
     ...(copy.exclude ?? []).map((pattern) => `--exclude=${pattern}`),
     ...(copy.extraArgs ?? []),
+    "--8-bit-output", // ours come last: what rsync prints is read
+    ...output,
     "--",
     `${copy.source.replace(/\/*$/, "")}/`,
     `${copy.target.replace(/\/*$/, "")}/`,
   ];
+}
+
+/** Arguments with which rsync copies nothing, or does not say what it copies. */
+const harmful =
+  /^(-[a-zA-Z]*[nqhV][a-zA-Z]*|--dry-run|--list-only|--help|--version|--quiet|--daemon|--server|--out-format.*)$/;
+
+/**
+ * Refuse extra arguments with which a copy would not be one.
+ *
+ * @throws {EfError} CONFIG_INVALID
+ */
+export function checkExtraArgs(args: readonly string[]): void {
+  const bad = args.find((arg) => harmful.test(arg));
+  if (bad === undefined) return;
+  throw new EfError(
+    "CONFIG_INVALID",
+    `Cannot use rsync_extra_args: with ${bad} rsync copies nothing, or does not tell what`,
+    {
+      hint: "take it out with: ef config edit",
+    },
+  );
 }
 
 /** Messages in English and names as they are, whatever the user's locale. */

@@ -15,7 +15,16 @@ import { presetOf } from "../config/presets.ts";
 import { thisHost } from "../drivers/host.ts";
 import type { Engine, Transfer, TransferPlan } from "./engine.ts";
 import { describeHolder, type Held, type Holder, lock } from "./lock.ts";
-import { type Before, isPartial, lastSyncedAt, lookAtSource, removeMarker, whyStale, writeMarker } from "./marker.ts";
+import {
+  type Before,
+  isPartial,
+  lastSyncedAt,
+  lookAtSource,
+  readMarker,
+  removeMarker,
+  whyStale,
+  writeMarker,
+} from "./marker.ts";
 import type { Step } from "./plan.ts";
 import type { Reservation, Space } from "./space.ts";
 import { removeLeftovers, tempDirFor } from "./temp.ts";
@@ -125,10 +134,16 @@ async function copy(step: Step, why: string, held: Held, context: BringContext):
     tell({ type: "warning", name: step.name, message: keptText(plan.kept.map(({ name }) => name)) });
   using room = context.preflight ? space.reserve(step.name, step.target, needOf(plan)) : undefined;
   tell({ type: "copying", name: step.name, plan, why });
+  const earlier = readMarker(step.marker)?.source;
+  if (earlier !== undefined && earlier !== step.source) {
+    const message = `scratch still holds files of its earlier source ${earlier}: remove ${step.target} to be rid of them`;
+    tell({ type: "warning", name: step.name, message });
+  }
   removeMarker(step);
   let after = await copyOnce(step, transfer, plan, before, room, context);
   if (isWork(after.left)) after = await copyOnce(step, transfer, after.left, before, undefined, context);
   held.assertHeld();
+  if (plan.newInodes > 0 && after.left.newInodes >= plan.newInodes) throw nothingCopied(step);
   if (isWork(after.left)) {
     // No marker: the next sync compares again. Each file is whole as it was at some moment of the copy.
     tell({ type: "warning", name: step.name, message: changingText(after.left) });
@@ -197,6 +212,17 @@ const keptText = (names: readonly string[]) =>
 
 const changingText = ({ names }: TransferPlan) =>
   `still changing while it was copied (the next sync compares again): ${firstOf(names)}`;
+
+function nothingCopied({ source, target }: Step): EfError {
+  return new EfError(
+    "TRANSFER_PARTIAL",
+    `Cannot copy ${source} to ${target}: rsync ended well, and the files are not there`,
+    {
+      hint: "does rsync_extra_args keep it from copying, or does something delete on scratch?",
+      path: target,
+    },
+  );
+}
 
 function sourceGone(step: Step): EfError {
   return new EfError(

@@ -25,6 +25,8 @@ export interface TransferPlan {
   newInodes: number;
   /** Most bytes that the target needs at any moment on top of what it holds (old and new whole file stand side by side). */
   needBytes: number;
+  /** What the user's own rsync arguments (`--delete`) remove from the target. */
+  deleted: number;
   /** Names of what changes, relative to the target, as the engine writes them: the first {@link namesKept}. */
   names: string[];
   /** FIFOs, sockets and devices, which are left out. */

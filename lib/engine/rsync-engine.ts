@@ -100,7 +100,16 @@ async function planOf(
   signal: AbortSignal | undefined,
   keep: number,
 ): Promise<TransferPlan> {
-  const plan: TransferPlan = { files: 0, bytes: 0, newInodes: 0, needBytes: 0, names: [], skipped: [], kept: [] };
+  const plan: TransferPlan = {
+    files: 0,
+    bytes: 0,
+    newInodes: 0,
+    needBytes: 0,
+    deleted: 0,
+    names: [],
+    skipped: [],
+    kept: [],
+  };
   let largestReplaced = 0;
   const read = (line: string) => {
     const skipped = parseSkipped(line);
@@ -108,6 +117,7 @@ async function planOf(
     const deleted = parseDeleted(line);
     const item = parseItem(line);
     if (deleted === undefined && (!item || (item.kind === "dir" && item.action === "touch"))) return;
+    if (deleted !== undefined) plan.deleted++;
     if (item && isJobsWork(transfer, item))
       return void plan.kept.push({ name: display(item.name), pattern: patternOf(item.name) });
     if (plan.names.length < keep) plan.names.push(item ? display(item.name) : `delete ${display(deleted ?? "")}`);

@@ -1,7 +1,7 @@
 import { existsSync, statfsSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { EfError } from "../base/errors.ts";
-import { humanBytes, humanCount } from "../base/units.ts";
+import { humanCount, sizeText } from "../base/units.ts";
 
 /** What a file system has left for this user; undefined where it does not say (some count no inodes). */
 export interface Free {
@@ -41,7 +41,7 @@ export class Space {
     const short = (needed: number, left: number | undefined, taken: number) =>
       left !== undefined && needed > left - taken;
     const what = short(need.bytes, free.bytes, promised.bytes)
-      ? `needs ${humanBytes(need.bytes)}, ${humanBytes(Math.max(0, (free.bytes ?? 0) - promised.bytes))} left`
+      ? `needs ${sizeText(need.bytes)}, ${sizeText(Math.max(0, (free.bytes ?? 0) - promised.bytes))} left`
       : short(need.inodes, free.inodes, promised.inodes)
         ? `needs ${humanCount(need.inodes)} inodes, ${humanCount(Math.max(0, (free.inodes ?? 0) - promised.inodes))} left`
         : undefined;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, readdirSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Home, have, until } from "../helpers.ts";
 import { Terminal } from "../terminal.ts";
@@ -21,7 +21,7 @@ test("config path: the default, EF_CONFIG, --config", async () => {
     "/y.json\n",
   );
   const { stdout } = await at.ef(["config", "path", "--json"]);
-  expect(JSON.parse(stdout)).toEqual({ ok: true, command: "config-path", path: path(at), exists: false });
+  expect(JSON.parse(stdout)).toMatchObject({ ok: true, command: "config-path", path: path(at), exists: false });
 });
 
 test("config show: as it is written, byte for byte; --json as a value", async () => {
@@ -136,8 +136,8 @@ test("config validate: ok, warnings, errors", async () => {
   expect(warned.code).toBe(0);
   at.configure({ HF_HOME: "hf" }, { parallel_jobs: 0, lock_timeout_seconds: "long" });
   const wrong = await at.ef(["config", "validate"]);
-  expect(wrong.stderr).toContain("parallel_jobs: expected >=1, found 0");
-  expect(wrong.stderr).toContain('lock_timeout_seconds: expected number, found "long"');
+  expect(wrong.stderr).toContain("parallel_jobs: expected a number from 1, found 0");
+  expect(wrong.stderr).toContain('lock_timeout_seconds: expected a number, found "long"');
   expect(wrong).toMatchObject({ stdout: "", code: 2 });
 });
 
@@ -231,3 +231,69 @@ else cp "$2" "$0.good"; echo broken > "$2"; fi`;
     expect(saved(at).parallel_jobs).toBeUndefined();
   });
 });
+
+describe("a configuration that ef refuses: exit 2, and the file untouched", () => {
+  const base = '"version": 1, "scratch_base": "$SCRATCH"';
+  const named = (name: string) => `{${base}, "vars": {${JSON.stringify(name)}: {"source": "/a"}}}`;
+  test.each<[string, string | Buffer, string]>([
+    ["no UTF-8", Buffer.from(`{${base},\n"mine": "a\xff"}`, "latin1"), "not valid UTF-8, line 2, byte offset 53"],
+    [
+      "nested 100,000 deep",
+      `{${base}, "mine": ${"[".repeat(1e5)}${"]".repeat(1e5)}}`,
+      "nested deeper than 1000 levels",
+    ],
+    ["a list of variables", `{${base}, "vars": []}`, "vars: expected an object, found []"],
+    ["a list of variables of ef", `{${base}, "ef": {"vars": []}}`, "ef.vars: expected an object, found []"],
+    ["a list of clusters", `{${base}, "ef": {"clusters": []}}`, "ef.clusters: expected an object, found []"],
+    ["a list of images", `{${base}, "apptainer": {"images": []}}`, "apptainer.images: expected an object, found []"],
+    ["a relative source", `{${base}, "vars": {"A": {"source": "rel"}}}`, "vars.A.source: expected an absolute path"],
+    ["an empty source", `{${base}, "vars": {"A": {"source": ""}}}`, "vars.A.source: expected an absolute path"],
+    ["__proto__", named("__proto__"), "vars.__proto__: not a name"],
+    ["constructor", named("constructor"), "vars.constructor: not a name"],
+    ["toString", named("toString"), "vars.toString: not a name"],
+    ["PATH", named("PATH"), "vars.PATH: not a name that ef sets"],
+    ["a long name", named("A".repeat(201)), "at most 200 characters of [A-Za-z_][A-Za-z0-9_]*"],
+    ["a bad name", named("A-B"), "not a name that a shell can export: expected [A-Za-z_][A-Za-z0-9_]*"],
+  ])("%s", async (_, content, why) => {
+    using at = new Home();
+    writeFileSync(path(at), content);
+    const before = readFileSync(path(at));
+    for (const command of [["config", "validate"], ["sync"], ["config", "set", "lock_timeout_seconds", "3"]]) {
+      const { stdout, stderr, code } = await at.ef(command);
+      expect(stderr).toContain(why);
+      expect(stderr).toContain(path(at));
+      expect(stdout).not.toContain("export");
+      expect(code).toBe(2);
+    }
+    expect(readFileSync(path(at)).equals(before)).toBe(true);
+  });
+
+  test("U+FFFD itself is valid, purge needs no days, and a long name of 200 characters will do", async () => {
+    using at = home({ mine: "\uFFFD", ef: { purge: { rule: "any" } } });
+    await at.ef(["config", "set", `vars.${"A".repeat(200)}.source`, "/a"]);
+    expect((await at.ef(["config", "validate"])).stdout).toContain("ok (2 variables)");
+  });
+});
+
+test("config: errors name the file and the next step", async () => {
+  using at = home();
+  const wrong = await at.ef(["config", "set", "parallel_jobs", "many"]);
+  expect(wrong.stderr).toContain(`Cannot set parallel_jobs in ${path(at)}: expected a number, found "many"`);
+  expect(wrong.stderr).toContain("ef schema --kind config");
+  expect((await at.ef(["config", "get", ""])).stderr).toContain('Cannot get "": ');
+  const bogus = await at.ef(["config", "bogus"]);
+  expect(bogus.stderr).not.toContain("did you mean");
+  expect(bogus.code).toBe(2);
+});
+
+test.skipIf(process.getuid?.() === 0)(
+  "config set: a lock file that is not ours is said in words [not as root]",
+  async () => {
+    using at = home();
+    writeFileSync(`${path(at)}.lock`, "");
+    chmodSync(`${path(at)}.lock`, 0);
+    const { stderr, code } = await at.ef(["config", "set", "parallel_jobs", "2"]);
+    expect(stderr).toContain(".lock: permission denied (EACCES)\n  check the owner and mode of");
+    expect(code).toBe(1);
+  },
+);

@@ -94,3 +94,16 @@ test("exec: a command that a signal ends: 128 and its number", async () => {
   using at = hub();
   expect((await at.ef(["exec", "--", "sh", "-c", "kill -9 $$"])).code).toBe(137);
 });
+
+test("exec: the command has the limit of open files that the shell set", async () => {
+  using at = hub();
+  expect((await at.sh("bash", "ulimit -Sn 300; ef exec -- sh -c 'ulimit -Sn'; true")).stdout).toBe("300\n");
+});
+
+test("exec: an empty command, and one without --: usage, with what to write", async () => {
+  using at = hub();
+  expect((await at.ef(["exec", "--", ""])).code).toBe(2);
+  const { stderr, code } = await at.ef(["exec", "echo", "hi"]);
+  expect(stderr).toContain("write: ef exec -- echo hi");
+  expect(code).toBe(2);
+});

@@ -20,16 +20,19 @@ const filled = {
   skip_if_fresh_seconds: 3600,
 };
 
+const literal = "vars.HF_HOME.source holds ~ or a $VAR: ef expands it, euler-files takes it literally";
+
 describe("init --input-json", () => {
   test("paths are saved as written, defaults are filled in, and the report has the shape of euler-files", async () => {
     using at = new Home();
     const { stdout, stderr, code } = await init(at, payload, "--json");
-    expect(JSON.parse(stdout)).toEqual({
+    expect(JSON.parse(stdout)).toMatchObject({
       ok: true,
       command: "init",
       status: "saved",
       config_path: path(at),
       config: filled,
+      warnings: [literal],
     });
     expect(stderr).toBe("saved ~/.euler-files.json\n");
     expect(code).toBe(0);
@@ -37,24 +40,23 @@ describe("init --input-json", () => {
     expect(await init(at, payload)).toMatchObject({ stdout: "", code: 0 });
   });
 
-  test("wrapped in config, from a file, with a version, unknown keys kept", async () => {
+  test("wrapped in config, from a file, with a version and $schema", async () => {
     using at = new Home();
     const config = {
       ...payload,
       version: 1,
-      mine: { any: [1] },
-      ef: { transfer: { engine: "rsync", later: 1 } },
+      $schema: "./ef.schema.json",
+      ef: { transfer: { engine: "rsync" }, clusters: { euler: { any: [1] } } },
       apptainer: { venv_base: "$VENVS" },
     };
-    const file = at.write("payload.json", { config, stray: 1 });
+    const file = at.write("payload.json", { config });
     const { stderr, code } = await at.ef(["init", "--input-json", file]);
-    expect(stderr).toContain("warning: --input-json: ignored beside config: stray\n");
+    expect(stderr).toBe(`warning: ${literal}\nsaved ~/.euler-files.json\n`);
     expect(code).toBe(0);
     expect(saved(at)).toMatchObject({
       ...config,
       apptainer: { venv_base: "$VENVS", base_image: "python:{version}-slim" },
     });
-    expect(saved(at).stray).toBeUndefined();
   });
 
   test("an old configuration is replaced, kept as .bak, and its mode stays; the same one is not kept again", async () => {
@@ -67,8 +69,17 @@ describe("init --input-json", () => {
     expect(saved(at)).toEqual(filled); // the payload is the whole truth
     expect(at.read(`${path(at)}.bak`)).toBe(old);
     for (const file of [path(at), `${path(at)}.bak`]) expect(statSync(file).mode & 0o777).toBe(0o600);
-    expect((await init(at, payload)).stderr).toBe("saved ~/.euler-files.json\n");
+    expect((await init(at, payload)).stderr).toEndWith("saved ~/.euler-files.json\n");
     expect(at.read(`${path(at)}.bak`)).toBe(old);
+  });
+
+  test("what is at .bak is never overwritten, a link neither", async () => {
+    using at = new Home({ ".euler-files.json": "{ one", ".euler-files.json.bak": "somebody else's" });
+    symlinkSync("nowhere", `${path(at)}.bak.1`);
+    expect((await init(at, payload)).stderr).toContain("the old one is ~/.euler-files.json.bak.2\n");
+    expect(at.read(`${path(at)}.bak`)).toBe("somebody else's");
+    expect(at.read(`${path(at)}.bak.2`)).toBe("{ one");
+    expect(existsSync(join(at.home, "nowhere"))).toBe(false);
   });
 
   test("an old file that is broken, or of another version, is replaced too", async () => {
@@ -89,6 +100,18 @@ describe("init --input-json", () => {
       { ...payload, vars: { "A;B": { source: "/a" } } },
       "not a name that a shell can export",
     ],
+    [
+      "a key that is unknown",
+      { ...payload, paralel_jobs: 1 },
+      "unknown key paralel_jobs\n  did you mean parallel_jobs?",
+    ],
+    [
+      "an unknown key of a variable",
+      { ...payload, vars: { A: { source: "/a", sorce: 1 } } },
+      "unknown key vars.A.sorce\n  did you mean vars.A.source?",
+    ],
+    ["an unknown key beside config", { config: payload, extra: 1 }, "unknown key extra\n"],
+    ["a relative source", { ...payload, vars: { A: { source: "rel" } } }, "vars.A.source: expected an absolute path"],
     ["config that is no object", { config: 5 }, "config: expected an object"],
     ["no object", [], "expected a JSON object"],
   ])("%s: exit 2, and nothing is touched", async (_, wrong, why) => {
@@ -126,6 +149,8 @@ describe("init --input-json", () => {
     const { stdout } = await at.ef(["schema", "--kind", "input", "--command", "init"]);
     const [config, wrapper] = JSON.parse(stdout).input_json.anyOf;
     expect(config.required).toEqual(["scratch_base"]);
+    expect(config.additionalProperties).toBe(false);
+    expect(config.properties.$schema).toEqual({});
     expect(wrapper.required).toEqual(["config"]);
   });
 });
@@ -158,7 +183,7 @@ describe.skipIf(!haveEulerFiles)("beside euler-files [needs euler-files]", () =>
       config_path: path(at),
       config: { ...report.config, scratch_base: "$SCRATCH" },
     });
-    expect(same(two, ours)).toEqual(same(one, ours));
+    expect(same(two, ours)).toMatchObject(same(one, ours));
     expect({ ...saved(theirs), scratch_base: "$SCRATCH" }).toEqual(saved(ours));
   });
 

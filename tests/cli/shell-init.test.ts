@@ -1,6 +1,15 @@
 /** What ef shell-init prints, in the shells themselves: the function, its completions, the file of --cache. */
 import { describe, expect, test } from "bun:test";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import type { ShellDialect } from "../../lib/base/shell.ts";
 import { efArgv, Home, have, isBinary, run } from "../helpers.ts";
@@ -54,6 +63,21 @@ for (const shell of shells) {
       const { stdout, code } = await script(at, shell, [shell.load, "ef", 'cat "$HF_HOME/model"']);
       expect(stdout).toBe("weights");
       expect(code).toBe(0);
+    });
+
+    test(`ef --config FILE sync is a sync too [needs ${shell.name}]`, async () => {
+      using at = prepared();
+      const config = `${at.home}/other config.json`;
+      renameSync(join(at.home, ".euler-files.json"), config);
+      const lines = [
+        shell.load,
+        `ef --config '${config}' sync`,
+        'cat "$HF_HOME/model"',
+        `ef --config '${config}' config path`,
+      ];
+      const { stdout, stderr } = await script(at, shell, lines);
+      expect(stderr).toContain("HF_HOME: complete");
+      expect(stdout).toBe(`weights${config}\n`);
     });
 
     test(`other commands pass through, with their exit codes [needs ${shell.name}]`, async () => {

@@ -106,3 +106,17 @@ test.skipIf(!have("tmux"))("status --watch redraws until Ctrl-C", async () => {
     await tmux("kill-server");
   }
 });
+
+test("status: one variable that cannot be told here does not hide the others; paths cannot break the table", async () => {
+  using at = new Home({ "hf\n\u001b[31m/a": "1" });
+  at.configure({ HF_HOME: "hf\n\u001b[31m" });
+  const file = join(at.home, ".euler-files.json");
+  const config = JSON.parse(at.read(file));
+  config.vars.TORCH_HOME = { source: "$UNSET/x", enabled: false };
+  writeFileSync(file, JSON.stringify(config));
+  mkdirSync(at.cache(".HF_HOME.lock"), { recursive: true });
+  const { stdout, code } = await at.ef(["status"]);
+  expect(stdout).toContain("~/hf??[31m");
+  expect(stdout).toMatch(/TORCH_HOME .*disabled/);
+  expect(code).toBe(0);
+});

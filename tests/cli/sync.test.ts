@@ -93,7 +93,7 @@ test("A2.6: hard links stay one inode, holes stay holes, links stay links", asyn
 });
 
 test("A2.9: what rsync could not copy is named, the variable is not exported, there is no marker", async () => {
-  using at = hub({ rsync_extra_args: ["--files-from=/dev/null", "--no-such-option"] });
+  using at = hub({ rsync_extra_args: ["--no-such-option"] });
   const { stdout, stderr, code } = await at.ef(["sync", "--shell", "bash"]);
   expect(stderr).toContain("--no-such-option");
   expect(stdout).toBe("false\n");
@@ -159,10 +159,10 @@ test("--dry-run touches nothing, prints no exports, and says what a run then doe
   const dry = await at.ef(["sync", "--dry-run", "--verbose"]);
   expect(dry.stdout).toBe("");
   expect(readdirSync(at.scratch)).toEqual([]);
-  expect(dry.stderr).toContain("2 files, 9 to copy");
+  expect(dry.stderr).toContain("2 files, 9 B to copy");
   for (const name of ["model.bin", "hub/deep/er/config.json"]) expect(dry.stderr).toContain(name);
   expect(dry.code).toBe(0);
-  expect((await at.ef(["sync"])).stderr).toContain("complete (2 files, 9,");
+  expect((await at.ef(["sync"])).stderr).toContain("complete (2 files, 9 B,");
 });
 
 test("disabled variables are left alone, unless named; an unknown name is an error", async () => {
@@ -537,5 +537,74 @@ test("nohup: SIGHUP is no reason to stop, neither for ef nor for its command", a
     "trap '' HUP; ef exec -- sh -c 'kill -HUP $$; kill -HUP $PPID; echo alive'",
   );
   expect(stdout).toBe("alive\n");
+  expect(code).toBe(0);
+});
+
+test.each([["--dry-run"], ["-n"], ["-vn"], ["--list-only"], ["--help"], ["-q"], ["--out-format=x"]])(
+  "rsync_extra_args %s, with which rsync copies nothing or is silent, is refused",
+  async (arg) => {
+    using at = hub({ rsync_extra_args: ["-z", arg] });
+    const { stderr, code } = await at.ef(["sync"]);
+    expect(stderr).toContain(`with ${arg} rsync`);
+    expect(code).toBe(2);
+    expect(readdirSync(at.scratch)).toEqual([]);
+  },
+);
+
+test("an rsync that copies nothing and says all is well is not believed", async () => {
+  using at = hub({ rsync_extra_args: ["--max-size=0", "--files-from=/dev/null"] });
+  const { stdout, code } = await at.ef(["sync", "--shell", "bash"]);
+  const nothing = { stdout, code };
+  expect(nothing).toEqual({ stdout: `export HF_HOME='${at.cache("HF_HOME")}'\n`, code: 0 }); // the user asked for no files
+  const fake = join(at.dir, "bin/rsync");
+  writeFileSync(
+    fake,
+    `#!/bin/sh\ncase " $* " in *" --version "*|*" --dry-run "*) exec '${Bun.which("rsync")}' "$@";; esac\n`,
+    { mode: 0o755 },
+  );
+  at.configure({ HF_HOME: "hf" });
+  const { stderr, code: failed } = await at.ef(["sync"]);
+  expect(stderr).toContain("the files are not there");
+  expect(failed).toBe(1);
+});
+
+test("--delete of the user's own is said before and after", async () => {
+  using at = hub({ rsync_extra_args: ["--delete"] });
+  await at.ef(["sync"]);
+  writeFileSync(join(at.cache("HF_HOME"), "job.txt"), "");
+  expect((await at.ef(["sync", "--dry-run"])).stderr).toContain("1 to delete");
+  expect((await at.ef(["sync"])).stderr).toContain("1 to delete");
+});
+
+test("keys that this version does not act on are said", async () => {
+  using at = hub({ ef: { vars: { HF_HOME: { mirror: true } }, transfer: { times: "arrival" }, purge: { days: 15 } } });
+  const { stderr } = await at.ef(["sync"]);
+  expect(stderr).toContain("without effect in this version of ef: ef.vars.HF_HOME.mirror, ef.transfer.times, ef.purge");
+});
+
+test("another source: said that the files of the earlier one are still there", async () => {
+  using at = hub();
+  at.write("other/x", "1");
+  await at.ef(["sync"]);
+  at.configure({ HF_HOME: "other" });
+  expect((await at.ef(["sync"])).stderr).toContain(`earlier source ${join(at.home, "hf")}`);
+});
+
+test("what is exported beside a variable is not, where there is no cache yet; and never instead of its path", async () => {
+  using at = new Home();
+  at.configure({ HF_HOME: "none" }, { ef: { vars: { HF_HOME: { env: { HF_HUB_OFFLINE: "1" } } } } });
+  expect((await at.ef(["sync", "--shell", "bash"])).stdout).toBe(`export HF_HOME='${at.cache("HF_HOME")}'\n`);
+  at.write("none/x", "1");
+  at.configure({ HF_HOME: "none" }, { ef: { vars: { HF_HOME: { env: { HF_HOME: "bad" } } } } });
+  expect((await at.ef(["sync", "--shell", "bash"])).stdout).toBe(`export HF_HOME='${at.cache("HF_HOME")}'\n`);
+});
+
+test("stderr that takes nothing (a full disk, a terminal that hung up) keeps nothing from being done", async () => {
+  using at = hub();
+  const { stdout, code } = await at.sh(
+    "bash",
+    `set -euo pipefail; eval "$(ef sync 2>/dev/full)"; cat "$HF_HOME/model.bin"`,
+  );
+  expect(stdout).toBe("weights");
   expect(code).toBe(0);
 });

@@ -198,7 +198,7 @@ describe.skipIf(!have("tmux"))("the wizard on a terminal [needs tmux]", () => {
     await terminal.answer(caches, "Enter");
     await terminal.answer("Add a variable of your own?", "y");
     await terminal.answer("Its name, e.g. MY_MODELS", "PATH", "Enter");
-    await terminal.answer("PATH is no cache", "C-u", "MY_MODELS", "Enter");
+    await terminal.answer(/▲ Its name[\s\S]*PATH is no cache[\s\S]*❯ Its name.*\nPATH/, "C-u", "MY_MODELS", "Enter");
     await terminal.answer("Persistent directory of MY_MODELS", "$HOME/models", "Enter");
     await terminal.answer("One more?", "n");
     await terminal.answer("Change any of these directories?", "y");
@@ -217,7 +217,7 @@ describe.skipIf(!have("tmux"))("the wizard on a terminal [needs tmux]", () => {
       ...filled,
       scratch_base: "~/fast",
       vars: {
-        MY_MODELS: { source: "$HOME/models", enabled: true },
+        MY_MODELS: { source: join(at.home, "models"), enabled: true },
         HF_HOME: { source: join(at.home, ".cache/huggingface"), enabled: true },
         TORCH_HOME: { source: join(at.home, ".cache/torch2"), enabled: true },
         PIP_CACHE_DIR: { source: join(at.home, ".cache/pip"), enabled: true },
@@ -226,6 +226,31 @@ describe.skipIf(!have("tmux"))("the wizard on a terminal [needs tmux]", () => {
       skip_if_fresh_seconds: 60,
       rsync_extra_args: ["--bwlimit=50m", "--exclude=a b"],
     });
+  });
+
+  test("an empty name leads back, and is not echoed as undefined; a disabled variable is enabled when marked", async () => {
+    using at = cachesHome();
+    at.configure({ MINE: "mine", OTHER: "other", THIRD: "third" });
+    const { vars, ...rest } = saved(at);
+    for (const name of ["MINE", "OTHER"]) vars[name].enabled = false;
+    at.write(".euler-files.json", { ...rest, vars });
+    await using terminal = await Terminal.open(at, "ef init", { width: 60 });
+    await terminal.answer("Which is the fast storage?", "Enter");
+    const list = await terminal.shows(/◼ THIRD/);
+    expect(list).toMatch(/◻ MINE .*\(disabled\)/);
+    expect(list).toMatch(/◻ HF_HOME +2\.9M( {2}Hugging Face…)?\n/); // no word is cut
+    await terminal.press("Space", "Enter");
+    await terminal.answer("Add a variable of your own?", "y");
+    await terminal.answer("Its name, e.g. MY_MODELS", "Enter");
+    await terminal.answer("Change any of these directories?", "n");
+    await terminal.answer("Change advanced settings?", "n");
+    const end = await terminal.shows("Save this?");
+    expect(end).not.toContain("undefined");
+    await terminal.press("Enter");
+    await terminal.shows("code=0");
+    expect(saved(at).vars.MINE.enabled).toBe(true);
+    expect(saved(at).vars.OTHER.enabled).toBe(false);
+    expect(saved(at).vars.THIRD.enabled).toBe(true);
   });
 
   test("a small terminal: the list scrolls, and no line wraps", async () => {

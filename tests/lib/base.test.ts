@@ -3,6 +3,7 @@ import { mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from "no
 import { basename, join } from "node:path";
 import { mapLimit, sleep } from "../../lib/base/async.ts";
 import { readOwn, tempBeside, writeAtomic } from "../../lib/base/files.ts";
+import { nearest } from "../../lib/base/nearest.ts";
 import { humanAge, humanBytes, humanCount, humanDuration, plural } from "../../lib/base/units.ts";
 import { Space } from "../../lib/engine/space.ts";
 import { Home } from "../helpers.ts";
@@ -102,3 +103,13 @@ function freeBytes(path: string): number {
   const [blocks = 0, size = 0] = stdout.toString().split(" ").map(Number);
   return blocks * size;
 }
+
+test.each([
+  ["snyc", ["sync", "push"], "sync"],
+  ["config bogus", ["config get", "config set", "config show"], undefined],
+  ["config sohw", ["config get", "config show"], "config show"],
+  ["vars.A.sorce", ["vars.A.source"], "vars.A.source"],
+  ["ab", ["ac"], undefined],
+])("nearest(%p, %j) is %p", (word, known, found) => {
+  expect(nearest(word, known)).toBe(found);
+});

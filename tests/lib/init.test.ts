@@ -52,11 +52,11 @@ test("marked: what the configuration has; without one what is found, but nothing
     "test",
   );
   const list = candidates(env, config, undefined);
-  expect(marked(list)).toEqual(["X"]);
+  expect(marked(list)).toEqual([]); // it is disabled
   expect(list[0]).toMatchObject({ name: "X", holds: "of your own (disabled)", path: undefined, found: false });
 });
 
-test("applyAnswers: entries and keys that it is not about stay", () => {
+test("applyAnswers: what is chosen is enabled; entries and keys that it is not about stay", () => {
   const raw = {
     version: 1,
     mine: 1,
@@ -68,7 +68,7 @@ test("applyAnswers: entries and keys that it is not about stay", () => {
     version: 1,
     mine: 1,
     scratch_base: "$S",
-    vars: { A: { source: "/a2", enabled: false }, C: { source: "/c", enabled: true } },
+    vars: { A: { source: "/a2", enabled: true }, C: { source: "/c", enabled: true } },
     parallel_jobs: 2,
   });
 });
@@ -98,10 +98,19 @@ test("summary: sizes, what is missing, what is disabled, rsync arguments", () =>
     "",
     "4 at once, 300 s for a lock, fresh for 3600 s, rsync -z",
   ]);
+  const narrow = summary({ ...raw, vars: { A: { source: `/data/${"x".repeat(90)}` } } }, sizes, {}, 60).split("\n");
+  expect(narrow[1]).toMatch(/^A +none yet +…x+ +…?\S*\/A$/);
+  for (const line of narrow) expect(line.length).toBeLessThanOrEqual(60);
 });
 
-test("initInput: the configuration or its wrapper; keys beside it are named", () => {
+test("initInput: the configuration or its wrapper; unknown keys are errors, sources to expand warnings", () => {
   const config = { scratch_base: "/s" };
-  expect(initInput(config)).toEqual({ raw: { version: 1, ...config }, ignored: [] });
-  expect(initInput({ config, stray: 1 })).toEqual({ raw: { version: 1, ...config }, ignored: ["stray"] });
+  const raw = { version: 1, ...config };
+  expect(initInput(config)).toEqual({ raw, warnings: [] });
+  expect(initInput({ config })).toEqual({ raw, warnings: [] });
+  expect(() => initInput({ config, stray: 1 })).toThrow("unknown key stray");
+  const vars = { A: { source: "~/a" }, B: { source: "/b" }, C: { source: "$WORK/c" } };
+  expect(initInput({ ...config, vars }).warnings).toEqual([
+    "vars.A.source, vars.C.source hold ~ or a $VAR: ef expands it, euler-files takes it literally",
+  ]);
 });

@@ -40,6 +40,7 @@ describe("the table", () => {
   });
 
   test("presetOf", () => {
+    expect(presetOf("JAX_COMPILATION_CACHE_DIR")).toMatchObject({ tool: "JAX", dir: "~/.cache/jax" });
     expect(presetOf("HF_HOME")).toBe(presets[0]);
     expect(presetOf("NO_SUCH_CACHE")).toBeUndefined();
     expect(presetOf("constructor")).toBeUndefined();

@@ -86,15 +86,15 @@ describe("setKey takes JSON where that fits, else text", () => {
 
 describe("setKey names the key, what was expected, and the nearest known key", () => {
   test.each([
-    ["parallel_jobs", "abc", 'Cannot set parallel_jobs: expected number, found "abc"', ""],
-    ["parallel_jobs", "0", "Cannot set parallel_jobs: expected >=1, found 0", ""],
+    ["parallel_jobs", "abc", 'Cannot set parallel_jobs: expected a number, found "abc"', ""],
+    ["parallel_jobs", "0", "Cannot set parallel_jobs: expected a number from 1, found 0", ""],
     ["paralel_jobs", "4", "ef knows no such key", "did you mean parallel_jobs?"],
     ["vars.HF_HOME.sorce", "/x", "ef knows no such key", "did you mean vars.HF_HOME.source?"],
     ["vars.NEW_ONE.sorce", "/x", "ef knows no such key", "did you mean vars.NEW_ONE.source?"],
     ["ef.transfer.enigne", "rsync", "ef knows no such key", "did you mean ef.transfer.engine?"],
     ["ef.vars.HF_HOME.exclud", "[]", "ef knows no such key", "did you mean ef.vars.HF_HOME.exclude?"],
     ["qwertz", "1", "ef knows no such key", "Keys there: version, scratch_base"],
-    ["vars.HF_HOME.enabled", "yes", 'expected boolean, found "yes"', ""],
+    ["vars.HF_HOME.enabled", "yes", 'expected true or false, found "yes"', ""],
     ["vars.HF_HOME.source", "relative/dir", "expected an absolute path, or one that begins with $VAR or ~", ""],
     ["scratch_base", "/", "below the root directory", ""],
     ["scratch_base", "", "Cannot set scratch_base", ""],
@@ -104,7 +104,12 @@ describe("setKey names the key, what was expected, and the nearest known key", (
     ["rsync_extra_args.0", "-z", "rsync_extra_args is a list", ""],
     ["vars.HF_HOME.source.x", "1", "vars.HF_HOME.source is no object", ""],
     ["__proto__.polluted", "1", "Cannot set __proto__.polluted", ""],
-    ["ef.transfer.engine", "cp", 'found "cp"', ""],
+    ["ef.transfer.engine", "cp", 'expected one of auto, builtin, rsync, found "cp"', ""],
+    ["parallel_jobs", "1.5", "expected a whole number, found 1.5", "ef schema --kind config"],
+    ["vars", "[]", "Cannot set vars: expected an object, found []", ""],
+    ["rsync_extra_args", "{}", "expected a list, found {}", ""],
+    ["scratch_base", "", "expected a text that is not empty", ""],
+    ["vars.LD_PRELOAD.source", "/x", "the shell or the loader relies on it", ""],
   ])("%s %s", (key, text, message, hint) => {
     const config = { ...raw, rsync_extra_args: [] };
     let error: { message: string; hint?: string; exit?: number } = { message: "nothing was thrown" };
@@ -243,4 +248,11 @@ test("replaceConfig: the old file is kept with its mode, broken or not; the same
   expect(at.read(`${path(at)}.bak`)).toBe("{ broken");
   await expect(replaceConfig(path(at), () => ({}))).rejects.toThrow("version: expected 1");
   expect(saved(at)).toEqual(next);
+});
+
+test("a number that is not given names its file in the error", () => {
+  expect(() => setKey(raw, "parallel_jobs", "many", "/c.json")).toThrow(
+    'Cannot set parallel_jobs in /c.json: expected a number, found "many"',
+  );
+  expect(() => unsetKey(raw, "scratch_base", "/c.json")).toThrow("Cannot unset scratch_base in /c.json: is missing");
 });
