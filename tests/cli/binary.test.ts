@@ -21,18 +21,21 @@ function pathOf(at: Home, ...programs: string[]): string {
   return bin;
 }
 
-test.skipIf(!isBinary)("runs where there is only rsync and flock: no Node, Bun, npm, bash", async () => {
-  using at = hub();
-  const PATH = pathOf(at, "rsync", "flock");
-  const { stdout, stderr, code } = await run([ef, "sync", "--shell", "bash"], {
-    env: { PATH, HOME: at.home, SCRATCH: at.scratch },
-  });
-  expect(stderr).toContain("HF_HOME: complete");
-  expect(stdout).toContain("export HF_HOME=");
-  expect(code).toBe(0);
-});
+test.skipIf(!isBinary)(
+  "runs where there is only rsync and flock: no Node, Bun, npm, bash [needs the compiled binary]",
+  async () => {
+    using at = hub();
+    const PATH = pathOf(at, "rsync", "flock");
+    const { stdout, stderr, code } = await run([ef, "sync", "--shell", "bash"], {
+      env: { PATH, HOME: at.home, SCRATCH: at.scratch },
+    });
+    expect(stderr).toContain("HF_HOME: complete");
+    expect(stdout).toContain("export HF_HOME=");
+    expect(code).toBe(0);
+  },
+);
 
-test.skipIf(!isBinary)("reads nothing of the directory it is started in", async () => {
+test.skipIf(!isBinary)("reads nothing of the directory it is started in [needs the compiled binary]", async () => {
   using at = hub();
   const project = join(at.home, "project");
   const evil = `import { writeFileSync } from "node:fs"; writeFileSync(${JSON.stringify(join(at.dir, "evil"))}, "ran");`;
@@ -54,23 +57,26 @@ test.skipIf(!isBinary)("reads nothing of the directory it is started in", async 
   expect(code).toBe(0);
 });
 
-test.skipIf(!isBinary || !isRoot)("works with a read-only HOME, as another user", async () => {
-  using at = hub();
-  const copy = join(at.dir, "ef");
-  copyFileSync(ef, copy);
-  for (const [path, mode] of [
-    [at.dir, 0o755],
-    [at.home, 0o555],
-    [at.scratch, 0o777],
-    [copy, 0o755],
-  ] as const)
-    chmodSync(path, mode);
-  const argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", copy, "sync", "--shell", "bash"];
-  const { stdout, stderr, code } = await run(argv, { env: { ...at.env, TMPDIR: "/nonexistent" }, cwd: "/" });
-  expect(stderr).toContain("HF_HOME: complete");
-  expect(stdout).toContain("export HF_HOME=");
-  expect(code).toBe(0);
-});
+test.skipIf(!isBinary || !isRoot)(
+  "works with a read-only HOME, as another user [needs the compiled binary]",
+  async () => {
+    using at = hub();
+    const copy = join(at.dir, "ef");
+    copyFileSync(ef, copy);
+    for (const [path, mode] of [
+      [at.dir, 0o755],
+      [at.home, 0o555],
+      [at.scratch, 0o777],
+      [copy, 0o755],
+    ] as const)
+      chmodSync(path, mode);
+    const argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", copy, "sync", "--shell", "bash"];
+    const { stdout, stderr, code } = await run(argv, { env: { ...at.env, TMPDIR: "/nonexistent" }, cwd: "/" });
+    expect(stderr).toContain("HF_HOME: complete");
+    expect(stdout).toContain("export HF_HOME=");
+    expect(code).toBe(0);
+  },
+);
 
 test("runs with its input and output closed", async () => {
   using at = hub();

@@ -287,7 +287,7 @@ test("config: errors name the file and the next step", async () => {
 });
 
 test.skipIf(process.getuid?.() === 0)(
-  "config set: a lock file that is not ours is said in words [not as root]",
+  "config set: a lock file that is not ours is said in words [needs a user who is not root]",
   async () => {
     using at = home();
     writeFileSync(`${path(at)}.lock`, "");

@@ -9,7 +9,7 @@ import {
   unescapeName,
 } from "../../lib/drivers/rsync.ts";
 
-test("argv: contents to contents, hostile names after --, the user's arguments last", () => {
+test("argv: contents to contents, hostile names after --, what ef reads last", () => {
   const argv = rsyncArgv({
     source: "/home/a b/-x",
     target: "/scratch/$t/",
@@ -23,10 +23,6 @@ test("argv: contents to contents, hostile names after --, the user's arguments l
   expect(argv).toEqual([
     "rsync",
     "-rlptHS",
-    "--8-bit-output",
-    "--info=NONE,PROGRESS2",
-    "--no-human-readable",
-    "--outbuf=Line",
     "--chmod=Dg+s",
     "--temp-dir=/scratch/.tmp",
     "--modify-window=-1",
@@ -34,6 +30,10 @@ test("argv: contents to contents, hostile names after --, the user's arguments l
     "--exclude=/.locks/",
     "--exclude=- odd",
     "--compress",
+    "--8-bit-output",
+    "--info=NONE,PROGRESS2",
+    "--no-human-readable",
+    "--outbuf=Line",
     "--",
     "/home/a b/-x/",
     "/scratch/$t/",
