@@ -114,6 +114,21 @@ export const rootArgs = {
   version: { type: "boolean", alias: "V", description: "Show the version", input: false },
 } as const satisfies Args;
 
+/** Flags of the commands that sync. */
+export const syncing = {
+  var: {
+    type: "string",
+    multiple: true,
+    valueHint: "NAME",
+    description: "Only this variable, also a disabled one; repeatable",
+    input: "vars",
+    inputAliases: ["only_vars"],
+    values: "vars",
+  },
+  force: { type: "boolean", description: "Compare and copy even if the last sync is fresh" },
+  preflight: { type: "boolean", default: true, description: "Do not check first that there is room" },
+} as const satisfies Args;
+
 export type Command = CommandSpec;
 
 /** Commands by the words that call them, in the order of the help. Loaded on demand: start-up time counts. */

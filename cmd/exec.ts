@@ -3,7 +3,7 @@ import { loadConfig } from "../lib/config/store.ts";
 import { openFilesOf } from "../lib/drivers/limits.ts";
 import { CannotStart, execute } from "../lib/exec.ts";
 import { sync } from "../lib/sync.ts";
-import { command, common, type Output } from "./args.ts";
+import { command, common, type Output, syncing } from "./args.ts";
 import { forwardSignals, ignoredSignals, say, stopSignal, warn } from "./process.ts";
 import { syncProgress } from "./progress.ts";
 
@@ -17,18 +17,10 @@ export default command({
     ["ef exec --var HF_HOME -- sh -c 'ls \"$HF_HOME\"'", "one variable only"],
   ],
   args: {
-    var: {
-      type: "string",
-      multiple: true,
-      valueHint: "NAME",
-      description: "Only this variable, also a disabled one; repeatable",
-      input: "vars",
-      inputAliases: ["only_vars"],
-      values: "vars",
-    },
-    force: { type: "boolean", description: "Compare and copy even if the last sync is fresh" },
+    var: syncing.var,
+    force: syncing.force,
     fail: { type: "boolean", default: true, description: "Run the command even if a variable could not be synced" },
-    preflight: { type: "boolean", default: true, description: "Do not check first that there is room" },
+    preflight: syncing.preflight,
     "input-json": common["input-json"],
   },
   async run({ args, rest }): Promise<Output> {

@@ -2,7 +2,7 @@ import { Exit } from "../lib/base/errors.ts";
 import { dialects, exportText, parentDialect } from "../lib/base/shell.ts";
 import { loadConfig } from "../lib/config/store.ts";
 import { type SyncResult, sync } from "../lib/sync.ts";
-import { command } from "./args.ts";
+import { command, syncing } from "./args.ts";
 import { say, stopSignal } from "./process.ts";
 import { syncProgress } from "./progress.ts";
 
@@ -15,21 +15,13 @@ export default command({
     ["ef sync --var HF_HOME --force", "compare one variable now, fresh or not"],
   ],
   args: {
-    var: {
-      type: "string",
-      multiple: true,
-      valueHint: "NAME",
-      description: "Only this variable, also a disabled one; repeatable",
-      input: "vars",
-      inputAliases: ["only_vars"],
-      values: "vars",
-    },
+    var: syncing.var,
     "dry-run": {
       type: "boolean",
       alias: "n",
       description: "Say what would be copied, touch nothing, print no exports",
     },
-    force: { type: "boolean", description: "Compare and copy even if the last sync is fresh" },
+    force: syncing.force,
     verbose: { type: "boolean", alias: "v", description: "Name every file that changes" },
     shell: {
       type: "enum",
@@ -41,7 +33,7 @@ export default command({
       default: true,
       description: "Leave out the last statement that makes the eval fail after an error",
     },
-    preflight: { type: "boolean", default: true, description: "Do not check first that there is room" },
+    preflight: syncing.preflight,
   },
   onError: (rawArgs) =>
     rawArgs.some((arg) => arg === "--no-fail" || arg === "--dry-run" || arg === "-n")

@@ -21,7 +21,7 @@ import { EfError, errnoOf, reasonOf } from "./base/errors.ts";
 import { removeIfThere } from "./base/files.ts";
 import { nearest } from "./base/nearest.ts";
 import { type Env, expandPath, realPath, variablesIn } from "./base/paths.ts";
-import { Config, pathStart, pathStartText, type RawConfig, unknownKeys } from "./config/schema.ts";
+import { bareSchema, Config, pathStart, pathStartText, type RawConfig, unknownKeys } from "./config/schema.ts";
 import { checkConfig, configVersion, describeIssue, parseRaw, readRaw, writeConfig } from "./config/store.ts";
 import { lock } from "./engine/lock.ts";
 
@@ -314,22 +314,13 @@ export function pathProblem(text: string): string | undefined {
   return /^\/+(?:\.?\/+)*\.?$/.test(text) ? "expected a directory below the root directory" : undefined;
 }
 
-type AnySchema = {
-  type: string;
-  getter?: () => AnySchema;
-  entries?: Record<string, AnySchema>;
-  wrapped?: AnySchema;
-  value?: AnySchema;
-};
-
 /** Every key that has a meaning, dotted, the more general first; names of variables and images as `raw` has them. */
 export function knownKeys(raw: RawConfig): string[] {
-  return keysIn(Config as unknown as AnySchema, raw, "");
+  return keysIn(Config, raw, "");
 }
 
-function keysIn(schema: AnySchema, value: unknown, prefix: string): string[] {
-  let known = schema;
-  for (let inner: AnySchema | undefined = known; inner; inner = known.wrapped ?? known.getter?.()) known = inner;
+function keysIn(schema: unknown, value: unknown, prefix: string): string[] {
+  const known = bareSchema(schema);
   const tree = isTree(value) ? value : {};
   const names = known.entries ?? Object.fromEntries(Object.keys(tree).map((name) => [name, known.value]));
   return Object.entries(names).flatMap(([name, next]) => [

@@ -190,18 +190,24 @@ export function unknownKeys(raw: unknown): string[] {
   return found;
 }
 
-type AnySchema = {
+/** What a valibot schema of this file can be looked into for: the fields of an object, the values of a record. */
+export interface AnySchema {
   type: string;
   getter?: () => AnySchema;
   entries?: Record<string, AnySchema>;
   wrapped?: AnySchema;
   value?: AnySchema;
-  pipe?: AnySchema[];
-};
+}
 
-function walk(schema: unknown, value: unknown, at: string[], found: string[]): void {
+/** The schema itself, without what makes it optional, nullable or lazy. */
+export function bareSchema(schema: unknown): AnySchema {
   let known = schema as AnySchema;
   for (let inner: AnySchema | undefined = known; inner; inner = known.wrapped ?? known.getter?.()) known = inner;
+  return known;
+}
+
+function walk(schema: unknown, value: unknown, at: string[], found: string[]): void {
+  const known = bareSchema(schema);
   if (typeof value !== "object" || value === null || Array.isArray(value)) return;
   for (const [key, inner] of Object.entries(value)) {
     const entry = Object.hasOwn(known.entries ?? {}, key) ? known.entries?.[key] : undefined;
