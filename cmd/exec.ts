@@ -36,7 +36,7 @@ export default command({
       force: args.force,
       preflight: args.preflight,
       signal: stopSignal(),
-      onEvent: syncProgress({ quiet: false, verbose: false }),
+      onEvent: syncProgress({ quiet: false, names: "none" }),
     });
     stopSignal().throwIfAborted(); // it may have come while nothing was copied
     if (errors.length > 0 && args.fail) {

@@ -1,6 +1,6 @@
 /** What a sync shows while it runs: live bars on a terminal, at most one line every ten seconds in a batch log. */
 import { humanCount, humanDuration, plural, sizeText } from "../lib/base/units.ts";
-import type { TransferPlan } from "../lib/engine/engine.ts";
+import { namesKept, type TransferPlan } from "../lib/engine/engine.ts";
 import type { SyncEvent, SyncStep } from "../lib/sync.ts";
 import { paint, say, stderrIsTerminal, warn } from "./process.ts";
 
@@ -19,8 +19,17 @@ interface Bar {
   seen: { at: number; bytes: number }[];
 }
 
-/** @param quiet says nothing at all (`--json`) */
-export function syncProgress({ quiet, verbose }: { quiet: boolean; verbose: boolean }): (event: SyncEvent) => void {
+/**
+ * @param quiet says nothing at all (`--json`)
+ * @param names which of the names in a plan to show
+ */
+export function syncProgress({
+  quiet,
+  names,
+}: {
+  quiet: boolean;
+  names: "none" | "first" | "all";
+}): (event: SyncEvent) => void {
   if (quiet) return () => {};
   const live = stderrIsTerminal() && !process.env.CI && process.env.TERM !== "dumb";
   const bars = new Map<string, Bar>();
@@ -60,9 +69,9 @@ export function syncProgress({ quiet, verbose }: { quiet: boolean; verbose: bool
         return print(`${event.name}: waiting for ${event.who}`);
       case "copying": {
         const { plan } = event;
-        const names = plan.names.map((name) => `\n    ${name}`).join("");
-        const more = plan.files + plan.newInodes > plan.names.length && !verbose ? "\n    …" : "";
-        print(`${event.name}: ${event.why}; ${changes(plan)}${verbose ? names + more : ""}`);
+        const list = names !== "none" ? plan.names.map((name) => `\n    ${name}`).join("") : "";
+        const more = names === "first" && plan.names.length === namesKept ? "\n    … (all names: --verbose)" : "";
+        print(`${event.name}: ${event.why}; ${changes(plan)}${list}${more}`);
         if (plan.bytes > 0) bars.set(event.name, { name: event.name, bytes: 0, total: plan.bytes, seen: [] });
         return;
       }

@@ -40,7 +40,7 @@ export default command({
       ? ""
       : exportText(dialectIn(rawArgs), {}, true),
   async run({ args }) {
-    const tell = syncProgress({ quiet: args.json, verbose: args.verbose });
+    const tell = syncProgress({ quiet: args.json, names: args.verbose ? "all" : args["dry-run"] ? "first" : "none" });
     const result = await sync(await loadConfig(), {
       only: args.var,
       force: args.force,

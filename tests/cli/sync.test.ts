@@ -608,3 +608,28 @@ test("stderr that takes nothing (a full disk, a terminal that hung up) keeps not
   expect(stdout).toBe("weights");
   expect(code).toBe(0);
 });
+
+test.skipIf(process.geteuid?.() !== 0)(
+  "a link of another user in the place of the copy is refused [needs root]",
+  async () => {
+    using at = hub();
+    mkdirSync(join(at.dir, "trap"));
+    mkdirSync(at.cache("."), { recursive: true });
+    await at.sh("sh", `ln -s '${at.dir}/trap' '${at.cache("HF_HOME")}'; chown -h 65534 '${at.cache("HF_HOME")}'`);
+    const { stderr, code } = await at.ef(["sync"]);
+    expect(stderr).toContain("symbolic link of another user");
+    expect(code).toBe(1);
+    expect(readdirSync(join(at.dir, "trap"))).toEqual([]);
+  },
+);
+
+test("--dry-run names the first changes, --verbose all of them", async () => {
+  using at = hub();
+  for (let i = 10; i < 40; i++) at.write(`hf/many/${i}`, "");
+  const few = (await at.ef(["sync", "-n"])).stderr;
+  expect(few.match(/^ {4}many\/\d+$/gm)?.length).toBeLessThan(30);
+  expect(few).toContain("all names: --verbose");
+  const all = (await at.ef(["sync", "-n", "-v"])).stderr;
+  expect(all.match(/^ {4}many\/\d+$/gm)).toHaveLength(30);
+  expect(all).not.toContain("all names");
+});

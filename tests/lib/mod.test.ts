@@ -1,0 +1,50 @@
+/** What `import … from "ef"` gives: a name that goes away breaks somebody's script. */
+import { expect, test } from "bun:test";
+import { join } from "node:path";
+import * as ef from "../../mod.ts";
+import { Home } from "../helpers.ts";
+
+test("the names of the library", () => {
+  expect(Object.keys(ef).sort()).toEqual([
+    "CannotStart",
+    "EfError",
+    "checkConfig",
+    "configPath",
+    "dialects",
+    "doctor",
+    "execute",
+    "exportText",
+    "getKey",
+    "loadConfig",
+    "lock",
+    "presets",
+    "setKey",
+    "shellInit",
+    "status",
+    "sync",
+    "traceTo",
+    "updateConfig",
+    "usage",
+  ]);
+});
+
+test("a sync from a script: progress by events, an abort by its signal, nothing printed", async () => {
+  using at = new Home({ "hf/a": "1" });
+  at.configure({ HF_HOME: "hf" });
+  const config = await ef.loadConfig(join(at.home, ".euler-files.json"));
+  const env = { HOME: at.home, SCRATCH: at.scratch };
+  const types: string[] = [];
+  const { exports, steps } = await ef.sync(config, { env, onEvent: ({ type }) => types.push(type) });
+  expect(exports).toEqual({ HF_HOME: at.cache("HF_HOME") });
+  expect(steps[0]).toMatchObject({ status: "synced", plan: { files: 1, bytes: 1 } });
+  expect(new Set(types)).toEqual(new Set(["copying", "progress", "result"]));
+  const { vars } = await ef.status(config, { env });
+  expect(vars[0]).toMatchObject({ name: "HF_HOME", state: "fresh" });
+  const stopped = await ef
+    .sync(config, { env, signal: AbortSignal.abort(new Error("enough")) })
+    .catch((error) => error);
+  expect(stopped.message).toBe("enough");
+  const unknown = await ef.sync(config, { env, only: ["NOPE"] }).catch((error) => error);
+  expect(unknown).toBeInstanceOf(ef.EfError);
+  expect(unknown).toMatchObject({ code: "UNKNOWN_VAR", exit: 2 });
+});
