@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { efArgv, eulerFiles, Home, have, haveEulerFiles, run, until } from "../helpers.ts";
+import { efArgv, eulerFiles, Home, have, haveEulerFiles, isBinary, run, until } from "../helpers.ts";
 
 /** A cache of `count` files of `bytes` each. */
 function tree(at: Home, dir: string, count: number, bytes: number): void {
@@ -333,3 +333,27 @@ test("A2.8: an error inside the locked part comes out as it is, and the lock is 
   expect(code).toBe(1);
   expect(await lockIsFree(at)).toBe(true);
 });
+
+test.skipIf(process.geteuid?.() !== 0 || !have("setpriv") || !isBinary)(
+  "a copy that a group shares: a second user brings it up to date [needs the compiled binary and root]",
+  async () => {
+    using at = new Home({ "hf/deep/a": "1" }, "ef-test-");
+    at.configure({ HF_HOME: "hf" });
+    await at.sh(
+      "sh",
+      `mkdir -p '${at.cache("HF_HOME")}' && chgrp -R 5000 '${at.scratch}'; chmod -R g+ws '${at.scratch}'`,
+    );
+    await at.sh("sh", `chown -R 5001 '${at.scratch}'; chmod -R a+rX '${at.dir}'`);
+    const as = (uid: number) =>
+      run(["setpriv", `--reuid=${uid}`, "--regid=5000", "--clear-groups", program, "sync"], {
+        env: at.env,
+        cwd: "/",
+      });
+    expect((await as(5001)).code).toBe(0);
+    at.write("hf/deep/b", "2");
+    const second = await as(5002);
+    expect(second.stderr).toContain("HF_HOME: complete (1 file");
+    expect(second.code).toBe(0);
+    expect((await as(5001)).stderr).toBe("HF_HOME: fresh\n");
+  },
+);
