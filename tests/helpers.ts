@@ -31,6 +31,18 @@ export const isBinary = process.env.EF_BIN !== undefined;
 /** Is a program installed? For `test.skipIf(!have("fish"))`. */
 export const have = (program: string): boolean => Bun.which(program) !== null;
 
+/**
+ * Can a test run ef from the sources as another user? As root, and where that user may read this checkout (one below
+ * /root may not be).
+ */
+export const haveOtherUser =
+  process.geteuid?.() === 0 &&
+  have("setpriv") &&
+  [join(repo, "package.json"), process.execPath].every(
+    (file) =>
+      Bun.spawnSync(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "test", "-r", file]).exitCode === 0,
+  );
+
 export interface Ran {
   stdout: string;
   stderr: string;

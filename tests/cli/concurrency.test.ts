@@ -339,6 +339,8 @@ test.skipIf(process.geteuid?.() !== 0 || !have("setpriv") || !isBinary)(
   async () => {
     using at = new Home({ "hf/deep/a": "1" }, "ef-test-");
     at.configure({ HF_HOME: "hf" });
+    const program = join(at.dir, "ef"); // where they may read it: the checkout can be closed to others
+    copyFileSync(efArgv[0] ?? "", program);
     await at.sh(
       "sh",
       `mkdir -p '${at.cache("HF_HOME")}' && chgrp -R 5000 '${at.scratch}'; chmod -R g+ws '${at.scratch}'`,

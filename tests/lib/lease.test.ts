@@ -19,9 +19,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Identity, isAlive, thisHost } from "../../lib/drivers/host.ts";
 import { type Lease, type LeaseOptions, leaseHolder, leaseTaker } from "../../lib/engine/lease.ts";
+import { haveOtherUser } from "../helpers.ts";
 
 const root = join(import.meta.dir, "../..");
-const haveOtherUser = process.geteuid?.() === 0 && Bun.which("setpriv") !== null;
 
 let dir: string;
 let path: string;

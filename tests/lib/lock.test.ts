@@ -24,7 +24,6 @@ const bun = realpathSync(process.execPath);
 const eulerFiles = process.env.EF_TEST_PYTHONPATH ?? join(root, "node_modules/.cache/py");
 const have = (program: string) => Bun.which(program) !== null;
 const haveEulerFiles = have("python3") && existsSync(join(eulerFiles, "euler_files/lock.py"));
-const haveOtherUser = process.geteuid?.() === 0 && have("setpriv");
 const haveNode = have("node");
 const asNobody = [Bun.which("setpriv") ?? "", "--reuid=65534", "--regid=65534", "--clear-groups"];
 
@@ -88,6 +87,7 @@ sys.stdin.read()
 
 const eulerPython = `
 import sys
+import { haveOtherUser } from "../helpers.ts";
 from pathlib import Path
 from euler_files.lock import acquire_lock, LockTimeout
 try:

@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { chmodSync, linkSync, mkdirSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { usage } from "../../lib/engine/usage.ts";
-import { Home } from "../helpers.ts";
+import { Home, haveOtherUser } from "../helpers.ts";
 
 const bytes = (...parts: (string | Buffer | number[])[]) =>
   Buffer.concat(parts.map((part) => Buffer.from(part as string)));
@@ -83,20 +83,21 @@ test("usage: a signal stops it with its reason", async () => {
   await expect(usage(root, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
 });
 
-const nobody = spawnSync("setpriv", ["--reuid=65534", "--clear-groups", "true"]).status === 0;
-
-test.skipIf(!nobody)("usage: what may not be read is left out, and said to be [needs root and setpriv]", async () => {
-  using at = new Home({ "open/file": "x", "closed/file": "hidden" });
-  chmodSync(at.dir, 0o755);
-  chmodSync(join(at.home, "closed"), 0o700);
-  const module = JSON.stringify(join(import.meta.dir, "../../lib/engine/usage.ts"));
-  const count = `(await import(${module})).usage(${JSON.stringify(at.home)})`;
-  const script = `console.log(JSON.stringify(await ${count}))`;
-  const argv = ["--reuid=65534", "--clear-groups", process.execPath, "-e", script];
-  const { stdout, stderr } = spawnSync("setpriv", argv, {
-    encoding: "utf8",
-    env: { PATH: "/usr/bin:/bin", HOME: "/" },
-  });
-  expect(stderr).toBe("");
-  expect(JSON.parse(stdout)).toMatchObject({ files: 1, complete: false });
-});
+test.skipIf(!haveOtherUser)(
+  "usage: what may not be read is left out, and said to be [needs root and setpriv]",
+  async () => {
+    using at = new Home({ "open/file": "x", "closed/file": "hidden" });
+    chmodSync(at.dir, 0o755);
+    chmodSync(join(at.home, "closed"), 0o700);
+    const module = JSON.stringify(join(import.meta.dir, "../../lib/engine/usage.ts"));
+    const count = `(await import(${module})).usage(${JSON.stringify(at.home)})`;
+    const script = `console.log(JSON.stringify(await ${count}))`;
+    const argv = ["--reuid=65534", "--clear-groups", process.execPath, "-e", script];
+    const { stdout, stderr } = spawnSync("setpriv", argv, {
+      encoding: "utf8",
+      env: { PATH: "/usr/bin:/bin", HOME: "/" },
+    });
+    expect(stderr).toBe("");
+    expect(JSON.parse(stdout)).toMatchObject({ files: 1, complete: false });
+  },
+);
