@@ -18,6 +18,7 @@ import {
 import { constants, hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { describeHolder, holderOf, type LockOptions, lock } from "../../lib/engine/lock.ts";
+import { haveOtherUser } from "../helpers.ts";
 
 const root = join(import.meta.dir, "../..");
 const bun = realpathSync(process.execPath);
@@ -87,7 +88,6 @@ sys.stdin.read()
 
 const eulerPython = `
 import sys
-import { haveOtherUser } from "../helpers.ts";
 from pathlib import Path
 from euler_files.lock import acquire_lock, LockTimeout
 try:
