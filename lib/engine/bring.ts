@@ -18,7 +18,7 @@ import { describeHolder, type Held, type Holder, lock } from "./lock.ts";
 import {
   type Before,
   isPartial,
-  lastSyncedAt,
+  jobsWorkSince,
   lookAtSource,
   readMarker,
   removeMarker,
@@ -150,7 +150,9 @@ async function copy(step: Step, why: string, held: Held, context: BringContext):
     return plan;
   }
   const { host, job } = thisHost();
-  writeMarker(step, before, after.times, job === undefined ? { host } : { host, job });
+  const keptSome = plan.kept.length + after.left.kept.length > 0;
+  const workSince = keptSome ? transfer.workSince : undefined;
+  writeMarker(step, before, after.times, job === undefined ? { host } : { host, job }, workSince);
   return plan;
 }
 
@@ -252,7 +254,7 @@ function transferOf(step: Step): Omit<Transfer, "tempDir" | "lockFd"> {
     source: realPath(step.source),
     target: realPath(step.target),
     exclude,
-    syncedAt: lastSyncedAt(step),
+    workSince: jobsWorkSince(step),
     keep: [],
   };
 }

@@ -8,8 +8,8 @@ export interface Transfer {
   exclude: readonly string[];
   /** An empty directory of our own on the target's file system, for files that are not whole yet. */
   tempDir: string;
-  /** When the last sync ended, in seconds since 1970: a file on scratch that is younger is a job's work. 0 if unknown. */
-  syncedAt: number;
+  /** A file on scratch that changed after this, in seconds since 1970, is a job's work. 0 if unknown. */
+  workSince: number;
   /** Patterns of files that a plan found to be kept. */
   keep: readonly string[];
   /** The held lock, to be inherited by whatever writes: it is free when the last writer is gone, not before. */
@@ -31,8 +31,11 @@ export interface TransferPlan {
   names: string[];
   /** FIFOs, sockets and devices, which are left out. */
   skipped: string[];
-  /** Files that a job changed on scratch since the last sync: kept as they are, and not in the counts. */
-  kept: { name: string /** Excludes it from a copy. */; pattern: string }[];
+  /**
+   * Files that a job changed on scratch since the last sync, and the patterns that exclude them from a copy: kept as they
+   * are, and not in the counts.
+   */
+  kept: { name: string; pattern: string }[];
   /** What could not be compared (an unreadable directory): a copy would fail with it. */
   problem?: EfError;
 }

@@ -65,11 +65,12 @@ export async function whyStale(step: Step, maxAgeS: number, now = Date.now() / 1
 }
 
 /**
- * When the last finished sync of `step` ended, in seconds; 0 if that is not known. Kept with the directory times as well,
- * which an interrupted copy leaves where they are.
+ * From when on a file on scratch that changed is a job's work, in seconds since 1970; 0 if that is not known: the end of
+ * the last sync that kept no such file. Not of the last one: what it kept would be older than that, and lost to the
+ * next. Stands with the directory times, which an interrupted copy leaves where they are.
  */
-export const lastSyncedAt = (step: Step): number =>
-  readMarker(step.marker)?.synced_at ?? readTimes(step.times)?.at ?? 0;
+export const jobsWorkSince = (step: Step): number =>
+  readTimes(step.times)?.at ?? readMarker(step.marker)?.synced_at ?? 0;
 
 /** What the source looked like before a copy: a change while that runs is then seen by the next sync. */
 export interface Before {
@@ -83,15 +84,20 @@ export async function lookAtSource(step: Step): Promise<Before> {
   return { times, newestMtime: await newestMtime(step.source) };
 }
 
-/** Say that the copy is whole. Times first, then the marker that names them: a crash between them is just not fresh. */
+/**
+ * Say that the copy is whole. Times first, then the marker that names them: a crash between them is just not fresh.
+ *
+ * @param workSince what {@link jobsWorkSince} is to say from now on; default: now
+ */
 export function writeMarker(
   step: Step,
   before: Before,
   entries: TimeEntry[],
   by: { host: string; job?: string },
+  workSince?: number,
 ): void {
   const synced_at = Date.now() / 1000;
-  const times = writeTimes(step.times, synced_at, entries);
+  const times = writeTimes(step.times, workSince ?? synced_at, entries);
   const marker: Marker = {
     synced_at,
     source_mtime: before.newestMtime,

@@ -157,11 +157,11 @@ function allocated(root: string, item: RsyncItem): number {
  * Did a job change this file on scratch after the last sync? It is then younger than that sync and than the source's, and
  * the copy would destroy the only one there is.
  */
-function isJobsWork({ source, target, syncedAt }: Transfer, item: RsyncItem): boolean {
-  if (item.isNew || item.kind !== "file" || item.action !== "copy" || syncedAt === 0) return false;
+function isJobsWork({ source, target, workSince }: Transfer, item: RsyncItem): boolean {
+  if (item.isNew || item.kind !== "file" || item.action !== "copy" || workSince === 0) return false;
   const name = unescapeName(item.name);
   const here = lstatSync(childOf(target, name), { throwIfNoEntry: false });
-  if (!here || here.mtimeMs <= syncedAt * 1000) return false;
+  if (!here || here.mtimeMs <= workSince * 1000) return false;
   const there = lstatSync(childOf(source, name), { throwIfNoEntry: false });
   return there !== undefined && here.mtimeMs > there.mtimeMs;
 }

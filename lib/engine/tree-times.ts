@@ -126,7 +126,7 @@ export async function joinScratchTimes(from: SourceTimes, target: string): Promi
  * Layout: a line of JSON (`magic`, `run`, `at`, `count`), then `count` pairs of little-endian doubles (source, scratch; NaN =
  * not kept), then the paths, each ended by NUL.
  *
- * @param at when the sync ended, in seconds since 1970
+ * @param at seconds since 1970, for `jobsWorkSince`
  * @returns the id of this state, for the marker: a marker and times that do not belong together are no state at all
  */
 export function writeTimes(file: string, at: number, entries: readonly TimeEntry[]): string {

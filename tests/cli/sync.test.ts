@@ -445,6 +445,14 @@ test("a job's newer file on scratch is kept and named; one that changed at home 
   expect(code).toBe(0);
   for (const name of ["model.bin", "we[ird *"]) expect(at.read(join(at.cache("HF_HOME"), name))).toBe("a job's work");
   expect(at.read(join(at.cache("HF_HOME"), "new"))).toBe("new");
+  // Also by the syncs after the one that kept it first, which ended later than the job's work.
+  utimesSync(join(at.cache("HF_HOME"), "model.bin"), later(0), later(0));
+  for (const name of ["again", "and again"]) {
+    at.write(`hf/${name}`, "");
+    await Bun.sleep(20);
+    expect((await at.ef(["sync"])).stderr).toContain("changed on scratch since the last sync");
+    expect(at.read(join(at.cache("HF_HOME"), "model.bin"))).toBe("a job's work");
+  }
   at.write("hf/model.bin", "newer");
   utimesSync(join(at.home, "hf/model.bin"), later(120), later(120));
   await at.ef(["sync"]);
