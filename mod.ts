@@ -19,11 +19,29 @@ export { type Preset, presets } from "./lib/config/presets.ts";
 export type { Config, RawConfig } from "./lib/config/schema.ts";
 export { checkConfig, configPath, loadConfig } from "./lib/config/store.ts";
 export { type Check, type DoctorOptions, doctor } from "./lib/doctor.ts";
+export type { Deletions } from "./lib/engine/bring-back.ts";
 export type { TransferPlan } from "./lib/engine/engine.ts";
 export { type Held, type Holder, type LockOptions, lock } from "./lib/engine/lock.ts";
+export type { PushConflict, PushSummary } from "./lib/engine/push-summary.ts";
 export { type Usage, usage } from "./lib/engine/usage.ts";
 export { CannotStart, type ExecuteOptions, execute } from "./lib/exec.ts";
+export {
+  type OnConflict,
+  onConflicts,
+  type PushEvent,
+  type PushOptions,
+  type PushResult,
+  type PushVar,
+  push,
+} from "./lib/push.ts";
 export { getKey, setKey, updateConfig } from "./lib/settings.ts";
 export { type ShellInitOptions, shellInit } from "./lib/shell-init.ts";
 export { type Status, type StatusOptions, status, type VarState, type VarStatus } from "./lib/status.ts";
 export { type SyncEvent, type SyncOptions, type SyncResult, type SyncStep, sync } from "./lib/sync.ts";
+export {
+  type Verified,
+  type VerifyEvent,
+  type VerifyOptions,
+  type VerifyResult,
+  verify,
+} from "./lib/verify.ts";

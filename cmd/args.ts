@@ -37,6 +37,8 @@ export interface PositionalArg extends Base {
   type: "positional";
   valueHint: string;
   required?: boolean;
+  /** The last one only: takes all that follow. */
+  multiple?: boolean;
   /** The only values that it takes. */
   options?: readonly string[];
 }
@@ -127,6 +129,16 @@ export const syncing = {
   },
   force: { type: "boolean", description: "Compare and copy even if the last sync is fresh" },
   preflight: { type: "boolean", default: true, description: "Do not check first that there is room" },
+  workers: {
+    type: "string",
+    valueHint: "N",
+    description: "Requests in flight, and threads: a number, or auto (default: ef.transfer.workers, auto)",
+  },
+  bwlimit: {
+    type: "string",
+    valueHint: "RATE",
+    description: "Bytes per second in all, e.g. 200M (default: ef.transfer.bwlimit, none)",
+  },
 } as const satisfies Args;
 
 export type Command = CommandSpec;
@@ -165,6 +177,10 @@ export const flagName = (name: string, arg: Arg): string =>
 export const inputKey = (name: string, arg: Arg): string | undefined =>
   arg.input === false ? undefined : (arg.input ?? flagName(name, arg).slice(2).replaceAll("-", "_"));
 
+/** Does it take several values? */
+export const isList = (arg: Arg): boolean =>
+  (arg.type === "string" || arg.type === "positional") && arg.multiple === true;
+
 /**
  * The value of an argument that was not given.
  *
@@ -174,5 +190,5 @@ export function defaultOf(arg: Arg): boolean | string[] | undefined {
   if (arg.type === "boolean") return arg.default ?? false;
   if (arg.type === "positional" && arg.required)
     throw new EfError("USAGE", `${arg.valueHint} is missing: ${arg.description}`);
-  return arg.type === "string" && arg.multiple ? [] : undefined;
+  return isList(arg) ? [] : undefined;
 }

@@ -14,6 +14,7 @@ import {
   command,
   flagName,
   globals,
+  isList,
   loadAll,
   rootArgs,
   subcommands,
@@ -74,9 +75,7 @@ function flagsOf(args: Args): CompletionFlag[] {
     const flag = { name: flagName(name, arg), short: arg.alias, description: arg.description };
     if (arg.type === "boolean") return [{ ...flag, repeatable: false }];
     const hint = arg.type === "enum" ? name.toUpperCase() : arg.valueHint;
-    return [
-      { ...flag, value: { hint, from: sourceOf(arg) }, repeatable: arg.type === "string" && arg.multiple === true },
-    ];
+    return [{ ...flag, value: { hint, from: sourceOf(arg) }, repeatable: isList(arg) }];
   });
 }
 

@@ -14,12 +14,19 @@ export default command({
   plain: true,
   examples: [
     ["ef exec -- python train.py", "a whole job script"],
+    ["ef exec --push -- python train.py", "and bring back what it made"],
     ["ef exec --var HF_HOME -- sh -c 'ls \"$HF_HOME\"'", "one variable only"],
   ],
   args: {
     var: syncing.var,
     force: syncing.force,
     fail: { type: "boolean", default: true, description: "Run the command even if a variable could not be synced" },
+    push: { type: "boolean", description: "Push afterwards, also when the command was ended by a signal" },
+    "push-within": {
+      type: "string",
+      valueHint: "SECONDS",
+      description: "How long after SIGTERM the push may take (default: 27, as Slurm kills after 30)",
+    },
     preflight: syncing.preflight,
     "input-json": common["input-json"],
   },
@@ -31,7 +38,9 @@ export default command({
         hint: "put the command line into a script, and run that",
       });
     }
-    const { exports, env, errors } = await sync(await loadConfig(), {
+    const withinS = secondsOf(args["push-within"]);
+    const config = await loadConfig();
+    const { exports, env, errors } = await sync(config, {
       only: args.var,
       force: args.force,
       preflight: args.preflight,
@@ -43,22 +52,55 @@ export default command({
       say("the command was not run; to run it with what could be synced: --no-fail\n");
       return { json: {}, text: "", code: Exit.failed };
     }
-    return { json: {}, text: "", code: await runCommand(rest, { ...process.env, ...env, ...exports }) };
+    const heard: Heard = {};
+    const code = await runCommand(rest, { ...process.env, ...env, ...exports }, heard);
+    const names = Object.keys(exports);
+    if (!args.push || heard.ran !== true || names.length === 0) return { json: {}, text: "", code };
+    const { pushAfter } = await import("./exec-push.ts");
+    const pushed = await pushAfter(config, names, withinS, heard.termAtMs);
+    return { json: {}, text: "", code: code === Exit.ok ? pushed : code };
   },
 });
 
-async function runCommand(argv: readonly string[], env: Record<string, string | undefined>): Promise<number> {
+/** Slurm sends SIGKILL 30 s after SIGTERM (KillWait, slurm.conf(5)); to stop in order takes a moment. */
+const defaultWithinS = 27;
+
+/** What became of the command. */
+interface Heard {
+  ran?: true;
+  /** When SIGTERM came, on the clock of `performance.now()`. */
+  termAtMs?: number;
+}
+
+function secondsOf(text: string | undefined): number {
+  const seconds = text === undefined ? defaultWithinS : Number(text);
+  if (text !== "" && seconds >= 0 && Number.isFinite(seconds)) return seconds;
+  throw new EfError("USAGE", `ef exec --push-within ${text}: not a number of seconds`);
+}
+
+async function runCommand(
+  argv: readonly string[],
+  env: Record<string, string | undefined>,
+  heard: Heard,
+): Promise<number> {
   const changed = Object.keys(env).filter((name) => env[name]?.includes("\uFFFD"));
   if (changed.length > 0) warn(`not valid UTF-8, and changed for the command: ${changed.join(", ")}`);
   try {
     return await execute(argv, {
       env,
-      forward: forwardSignals,
+      forward(send) {
+        heard.ran = true;
+        return forwardSignals((name) => {
+          if (name === "SIGTERM") heard.termAtMs ??= performance.now();
+          send(name);
+        });
+      },
       ignore: ignoredSignals(),
       openFiles: openFilesOf(process.ppid),
     });
   } catch (error) {
     if (!(error instanceof CannotStart)) throw error;
+    delete heard.ran;
     say(`error: ${error.message}\n  ${error.hint}\n`);
     return error.exitCode;
   }

@@ -2,7 +2,7 @@
 import * as v from "valibot";
 import { EfError } from "../lib/base/errors.ts";
 import { describeIssue } from "../lib/config/store.ts";
-import { type Arg, type Command, flagName, inputKey } from "./args.ts";
+import { type Arg, type Command, flagName, inputKey, isList } from "./args.ts";
 
 /**
  * Check the object against the flags.
@@ -46,5 +46,5 @@ export function inputValidator(spec: Command) {
 function valueType(arg: Arg): v.GenericSchema {
   if (arg.type === "boolean") return v.boolean();
   if ("options" in arg && arg.options) return v.picklist(arg.options);
-  return arg.type === "string" && arg.multiple ? v.array(v.string()) : v.string();
+  return isList(arg) ? v.array(v.string()) : v.string();
 }

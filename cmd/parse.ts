@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { type ArgsDef, parseArgs as cittyParse } from "citty";
 import { EfError, reasonOf } from "../lib/base/errors.ts";
-import { type Arg, type Args, allArgs, type Command, defaultOf, type PositionalArg } from "./args.ts";
+import { type Arg, type Args, allArgs, type Command, defaultOf, isList, type PositionalArg } from "./args.ts";
 
 /** @throws {EfError} USAGE */
 export async function parse(spec: Command, rawArgs: readonly string[]) {
@@ -17,7 +17,13 @@ export async function parse(spec: Command, rawArgs: readonly string[]) {
   return { args: Object.fromEntries(values), rest: given.rest, input };
 }
 
-type Given = { repeated: Map<string, string[]>; own: readonly string[]; rest: string[] };
+type Given = {
+  repeated: Map<string, string[]>;
+  own: readonly string[];
+  rest: string[];
+  /** Of a positional that takes several. */
+  places: string[];
+};
 
 /** The flags as they stand there, each checked against the table. */
 function tokens(spec: Command, args: Args, rawArgs: readonly string[]): Given {
@@ -48,14 +54,15 @@ function tokens(spec: Command, args: Args, rawArgs: readonly string[]): Given {
   } catch (error) {
     throw usage((error as Error).message.split(/\. To specify|\. Did you/)[0] ?? "");
   }
-  const places = Object.values(args).filter((arg) => arg.type === "positional").length;
-  const extra = parsed.positionals[places];
+  const places = Object.values(args).filter((arg) => arg.type === "positional");
+  const extra = places.some(isList) ? undefined : parsed.positionals[places.length];
   if (extra !== undefined) {
     const hint = spec.rest ? `write: ef ${spec.name} -- ${parsed.positionals.join(" ")}` : undefined;
     throw usage(`unexpected argument ${JSON.stringify(extra)}`, hint);
   }
   const repeated = new Map(Object.entries(parsed.values).map(([name, value]) => [name, [value].flat().map(String)]));
-  return { repeated, own, rest };
+  const list = places.findIndex(isList);
+  return { repeated, own, rest, places: list < 0 ? [] : parsed.positionals.slice(list) };
 }
 
 function cittyArgs(args: Args): ArgsDef {
@@ -80,7 +87,10 @@ function merge(
     if (given.repeated.has(key)) return !arg.default;
     return json[name] ?? defaultOf(arg);
   }
-  if (arg.type === "string" && arg.multiple) return given.repeated.get(name) ?? json[name] ?? defaultOf(arg);
+  if (isList(arg)) {
+    const values = arg.type === "positional" ? given.places : given.repeated.get(name);
+    return values?.length ? values : (json[name] ?? defaultOf(arg));
+  }
   const value = parsed[name] ?? json[name] ?? defaultOf(arg);
   if (value !== undefined && arg.type === "positional" && arg.options && !arg.options.includes(String(value))) {
     const expected = arg.options.join(", ");

@@ -135,7 +135,7 @@ const forwarded = ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGQUIT
  *
  * Ctrl-C goes to the whole foreground group, so the command has it already; sent twice, Python would stop its own clean-up.
  *
- * @returns the end of it
+ * @returns the end of it: from then on they stop us again, if they did before
  */
 export function forwardSignals(send: (name: NodeJS.Signals) => void): () => void {
   for (const name of names) process.off(name, abort);
@@ -152,6 +152,7 @@ export function forwardSignals(send: (name: NodeJS.Signals) => void): () => void
     });
   return () => {
     for (const [name, listener] of listeners) process.off(name, listener);
+    if (controller) for (const name of names) if (!ignored.includes(name)) process.on(name, abort);
   };
 }
 

@@ -11,25 +11,57 @@ const frameMs = 100;
 /** Seconds over which the rate is averaged. */
 const windowS = 5;
 
+/** What a file costs besides its bytes, in bytes: a request or three on slow storage. */
+const fileCost = 256 << 10;
+
 interface Bar {
   name: string;
   bytes: number;
-  total: number;
-  /** Recent readings, oldest first. */
-  seen: { at: number; bytes: number }[];
+  files: number;
+  ofBytes: number;
+  ofFiles: number;
+  /** Recent readings, oldest first: seconds, and what was done by then. */
+  seen: { at: number; bytes: number; work: number }[];
 }
 
-/**
- * @param quiet says nothing at all (`--json`)
- * @param names which of the names in a plan to show
- */
-export function syncProgress({
-  quiet,
-  names,
-}: {
+/** Bytes, with files counted as the bytes that they cost. */
+const workOf = (bytes: number, files: number) => bytes + files * fileCost;
+
+export interface ProgressOptions {
+  /** Says nothing at all (`--json`). */
   quiet: boolean;
+  /** Which of the names in a plan to show. */
   names: "none" | "first" | "all";
-}): (event: SyncEvent) => void {
+}
+
+/** What is known of a transfer before it begins. */
+type Plan = Pick<TransferPlan, "files" | "bytes" | "names">;
+
+type Shown<C extends { name: string; plan: Plan }, R extends { name: string }> =
+  | { type: "warning"; name?: string; message: string }
+  | { type: "waiting"; name: string; who: string }
+  | ({ type: "copying" } & C)
+  | { type: "progress"; name: string; bytes: number; files: number }
+  | { type: "result"; result: R };
+
+export type Copying<E> = Extract<E, { type: "copying" }>;
+
+/** How a transfer is worded. */
+interface Words<C, R> {
+  copying(event: C): string;
+  result(result: R): string;
+}
+
+export const syncProgress = (options: ProgressOptions): ((event: SyncEvent) => void) =>
+  progress<Copying<SyncEvent>, SyncStep>(options, {
+    copying: ({ why, plan }) => `${why}; ${changes(plan)}`,
+    result: resultLine,
+  });
+
+export function progress<C extends { name: string; plan: Plan }, R extends { name: string }>(
+  { quiet, names }: ProgressOptions,
+  words: Words<C, R>,
+): (event: Shown<C, R>) => void {
   if (quiet) return () => {};
   const live = stderrIsTerminal() && !process.env.CI && process.env.TERM !== "dumb";
   const bars = new Map<string, Bar>();
@@ -43,8 +75,9 @@ export function syncProgress({
   const draw = () => {
     clear();
     const width = process.stderr.columns || 80;
-    for (const bar of bars.values()) say(`${drawBar(bar, width - 1)}\n`);
-    drawn = bars.size;
+    const lines = bars.size > 1 ? [...bars.values(), sumOf([...bars.values()])] : [...bars.values()];
+    for (const bar of lines) say(`${drawBar(bar, width - 1)}\n`);
+    drawn = lines.length;
   };
   const print = (line: string) => {
     clear();
@@ -63,7 +96,7 @@ export function syncProgress({
     switch (event.type) {
       case "warning":
         clear();
-        warn("name" in event ? `${event.name}: ${event.message}` : event.message);
+        warn(event.name === undefined ? event.message : `${event.name}: ${event.message}`);
         return;
       case "waiting":
         return print(`${event.name}: waiting for ${event.who}`);
@@ -71,57 +104,78 @@ export function syncProgress({
         const { plan } = event;
         const list = names !== "none" ? plan.names.map((name) => `\n    ${name}`).join("") : "";
         const more = names === "first" && plan.names.length === namesKept ? "\n    … (all names: --verbose)" : "";
-        print(`${event.name}: ${event.why}; ${changes(plan)}${list}${more}`);
-        if (plan.bytes > 0) bars.set(event.name, { name: event.name, bytes: 0, total: plan.bytes, seen: [] });
+        print(`${event.name}: ${words.copying(event)}${list}${more}`);
+        const { name } = event;
+        const whole = { ofBytes: plan.bytes, ofFiles: plan.files };
+        if (plan.files > 0) bars.set(name, { name, bytes: 0, files: 0, ...whole, seen: [] });
         return;
       }
       case "progress": {
         const bar = bars.get(event.name);
         if (!bar) return;
-        bar.bytes = Math.min(event.bytes, bar.total);
+        bar.bytes = Math.min(event.bytes, bar.ofBytes);
+        bar.files = Math.min(event.files, bar.ofFiles);
         const at = performance.now() / 1000;
-        bar.seen.push({ at, bytes: bar.bytes });
+        bar.seen.push({ at, bytes: bar.bytes, work: workOf(bar.bytes, bar.files) });
         while (bar.seen.length > 2 && at - (bar.seen[0]?.at ?? at) > windowS) bar.seen.shift();
         return tick();
       }
       case "result":
         bars.delete(event.result.name);
-        return print(resultLine(event.result));
+        return print(words.result(event.result));
     }
   };
 }
 
 /** `63 files, 575M to copy`. */
-function changes({ files, bytes, newInodes, deleted }: TransferPlan): string {
+function changes({ files, bytes, links, attributes, newInodes, deleted, purged }: TransferPlan): string {
+  const gone = purged > 0 ? ` (${humanCount(purged)} gone from scratch)` : "";
+  const made = newInodes > 0 ? [`${plural(newInodes, "directory or link", "directories or links")} to make`] : [];
   const parts = [
-    ...(files > 0 ? [`${plural(files, "file")}, ${sizeText(bytes)} to copy`] : []),
-    ...(files === 0 && newInodes > 0
-      ? [`${plural(newInodes, "directory or link", "directories or links")} to make`]
-      : []),
+    ...(files > 0 ? [`${plural(files, "file")}, ${sizeText(bytes)} to copy${gone}`] : made),
+    ...(files === 0 && links > 0 ? [`${plural(links, "hard link")} to make`] : []),
+    ...(files === 0 && attributes > 0 ? [`permissions of ${plural(attributes, "file")} to set`] : []),
     ...(deleted > 0 ? [`${humanCount(deleted)} to delete`] : []),
   ];
   return parts.join(", ") || "contents are the same";
 }
 
-function rateOf(bar: Bar): number {
-  const first = bar.seen[0];
-  const last = bar.seen.at(-1);
-  return first && last && last.at > first.at ? (last.bytes - first.bytes) / (last.at - first.at) : 0;
+/** All of them as one. */
+function sumOf(bars: readonly Bar[]): Bar {
+  const sum: Bar = { name: "all", bytes: 0, files: 0, ofBytes: 0, ofFiles: 0, seen: [] };
+  const at = Math.max(...bars.map((bar) => bar.seen.at(-1)?.at ?? 0));
+  const rates = { bytes: 0, work: 0 };
+  for (const bar of bars) {
+    for (const key of ["bytes", "files", "ofBytes", "ofFiles"] as const) sum[key] += bar[key];
+    for (const key of ["bytes", "work"] as const) rates[key] += rateOf(bar, key);
+  }
+  sum.seen.push({ at, bytes: 0, work: 0 }, { at: at + 1, ...rates });
+  return sum;
 }
 
-/** `58%  334M of 575M  120M/s  2 s left`; below 100 % until the copy is known to be whole. */
+function rateOf(bar: Bar, of: "bytes" | "work"): number {
+  const first = bar.seen[0];
+  const last = bar.seen.at(-1);
+  return first && last && last.at > first.at ? (last[of] - first[of]) / (last.at - first.at) : 0;
+}
+
+/** `58%  334M of 575M  36 of 63 files  120M/s  2 s left`; below 100 % until the copy is known to be whole. */
 function figures(bar: Bar): string {
-  const percent = Math.min(99, Math.floor((100 * bar.bytes) / bar.total));
-  const rate = rateOf(bar);
-  const left = rate > 0 ? `  ${humanDuration((bar.total - bar.bytes) / rate)} left` : "";
-  return `${String(percent).padStart(2)}%  ${sizeText(bar.bytes)} of ${sizeText(bar.total)}  ${sizeText(rate)}/s${left}`;
+  const whole = workOf(bar.ofBytes, bar.ofFiles);
+  const done = workOf(bar.bytes, bar.files);
+  const percent = Math.min(99, Math.floor((100 * done) / whole));
+  const rate = rateOf(bar, "work");
+  const left = rate > 0 ? `  ${humanDuration((whole - done) / rate)} left` : "";
+  const bytes = `${sizeText(bar.bytes)} of ${sizeText(bar.ofBytes)}`;
+  const files = `${humanCount(bar.files)} of ${humanCount(bar.ofFiles)} files`;
+  return `${String(percent).padStart(2)}%  ${bytes}  ${files}  ${sizeText(rateOf(bar, "bytes"))}/s${left}`;
 }
 
 function drawBar(bar: Bar, width: number): string {
   const text = figures(bar);
   const room = Math.min(40, width - bar.name.length - text.length - 4);
   if (room < 8) return `${bar.name} ${text}`.slice(0, width);
-  const full = Math.floor((room * bar.bytes) / bar.total);
+  const full = Math.floor((room * workOf(bar.bytes, bar.files)) / workOf(bar.ofBytes, bar.ofFiles));
   return `${bar.name}  ${paint("cyan", "━".repeat(full))}${paint("dim", "─".repeat(room - full))}  ${text}`;
 }
 

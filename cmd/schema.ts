@@ -1,5 +1,16 @@
 import { EfError } from "../lib/base/errors.ts";
-import { type Arg, type Args, allArgs, type Command, command, flagName, globals, loadAll, rootArgs } from "./args.ts";
+import {
+  type Arg,
+  type Args,
+  allArgs,
+  type Command,
+  command,
+  flagName,
+  globals,
+  isList,
+  loadAll,
+  rootArgs,
+} from "./args.ts";
 
 const kinds = ["all", "cli", "input", "config"] as const;
 
@@ -99,7 +110,10 @@ function paramsOf(spec: Command): Json[] {
   });
   return [
     ...places.map(([name, arg]) =>
-      argument(name, { help: arg.description, required: arg.required ?? false, type: typeOf(arg) }),
+      argument(name, {
+        ...{ help: arg.description, required: arg.required ?? false, type: typeOf(arg) },
+        ...(isList(arg) ? { nargs: -1 } : {}),
+      }),
     ),
     ...(spec.rest ? [argument("rest", { help: `After --: ${spec.rest}`, required: true, nargs: -1, type: text })] : []),
     ...optionsOf(args),
@@ -116,7 +130,7 @@ function optionsOf(args: Args): Json[] {
       ...{ name: clickNames[name] ?? snake(flag.slice(2)), opts: [flag, ...(arg.alias ? [`-${arg.alias}`] : [])] },
       ...{ param_type_name: "option", help: arg.description, type: typeOf(arg), hidden: false, prompt: null },
       ...{ is_flag: isFlag, flag_value: isFlag || null, default: isFlag ? false : null, count: false },
-      multiple: arg.type === "string" && arg.multiple === true,
+      multiple: isList(arg),
     };
   });
 }

@@ -1,9 +1,11 @@
 import { sleep } from "../lib/base/async.ts";
 import { EfError } from "../lib/base/errors.ts";
 import { tilde } from "../lib/base/paths.ts";
-import { humanAge, humanBytes, plural } from "../lib/base/units.ts";
+import { humanAge, humanBytes, humanCount, plural } from "../lib/base/units.ts";
 import { loadConfig } from "../lib/config/store.ts";
 import { describeHolder } from "../lib/engine/lock.ts";
+import { type PurgeRule, purgeText } from "../lib/engine/purge.ts";
+import { isNearlyUsedUp, isUsedUp, quotaText } from "../lib/engine/quota-text.ts";
 import type { Usage } from "../lib/engine/usage.ts";
 import { type Status, type StatusOptions, status, type VarStatus } from "../lib/status.ts";
 import { command, type Output } from "./args.ts";
@@ -16,11 +18,11 @@ export default command({
   name: "status",
   description: "Show what is on scratch: sizes, last sync, state",
   examples: [
-    ["ef status", "sizes counted, at most 20 s"],
-    ["ef status --fast", "without sizes"],
+    ["ef status", "sizes, what was purged, quotas: at most 20 s"],
+    ["ef status --fast", "without all that has to be counted or asked for"],
   ],
   args: {
-    fast: { type: "boolean", description: "Leave the sizes out" },
+    fast: { type: "boolean", description: "Leave out what is counted: sizes, purged files; and quotas" },
     watch: { type: "boolean", alias: "w", description: "Show it again every two seconds, until Ctrl-C" },
   },
   async run({ args }): Promise<Output> {
@@ -37,7 +39,7 @@ export default command({
 });
 
 /** The shape of euler-files, and what ef adds (`state`, numbers). */
-function statusJson({ vars, warnings, scratchBase }: Status, sizes: boolean) {
+function statusJson({ vars, warnings, scratchBase, purge, quotas }: Status, sizes: boolean) {
   const total = vars.reduce((sum, { scratchUsage }) => sum + (scratchUsage?.bytes ?? 0), 0);
   return {
     warnings,
@@ -53,19 +55,32 @@ function statusJson({ vars, warnings, scratchBase }: Status, sizes: boolean) {
       state: one.state,
       enabled: one.enabled,
       why: one.why,
+      gone_files: one.goneFiles,
+      of_files: one.ofFiles,
       holder: one.holder,
       source_bytes: one.sourceUsage?.bytes,
       scratch_bytes: one.scratchUsage?.bytes,
       files: one.scratchUsage?.files,
       synced_at: Number.isNaN(one.syncedAt) ? null : one.syncedAt,
+      purged_in_days: one.purgedInDays === undefined ? undefined : Math.floor(one.purgedInDays * 100) / 100,
+      purge_due_files: one.purgeDue,
     })),
+    purge,
+    quota: sizes
+      ? quotas.map(({ tool, scope, ...one }) => ({
+          ...{ tool, scope },
+          ...{ used_bytes: one.usedBytes, limit_bytes: one.limitBytes, left_bytes: one.bytes },
+          ...{ used_files: one.usedInodes, limit_files: one.limitInodes, left_files: one.inodes },
+        }))
+      : undefined,
     total_scratch_usage: sizes ? humanBytes(total) : "?",
     total_scratch_bytes: sizes ? total : undefined,
   };
 }
 
-/** One of the four words of euler-files, which knows neither running syncs nor disabled variables here. */
+/** One of the four words of euler-files, which knows no purged files, running syncs or disabled variables here. */
 function plainStatus({ state, syncedAt }: VarStatus): string {
+  if (state === "purged") return "stale";
   if (state !== "syncing" && state !== "disabled") return state;
   return syncedAt === undefined ? "not-synced" : "stale";
 }
@@ -85,19 +100,57 @@ function ageText({ syncedAt }: VarStatus): string {
 const colours = {
   fresh: "green",
   stale: "yellow",
+  purged: "red",
   "not-synced": "red",
   "source-missing": "yellow",
   syncing: "cyan",
   disabled: "dim",
 } as const;
 
-function stateText({ state, why, holder }: VarStatus): string {
+function stateText({ state, why, holder, goneFiles = 0, ofFiles = 0 }: VarStatus): string {
+  if (state === "purged") return `purged (${humanCount(goneFiles)} of ${plural(ofFiles, "file")} gone)`;
   if (state === "not-synced") return why === undefined ? "not synced" : `not synced (${why})`;
   if (state === "source-missing") return "source missing";
   if (state === "stale") return `stale (${why})`;
   if (state !== "syncing") return state;
   return holder ? `syncing (${describeHolder(holder)})` : "syncing";
 }
+
+/** Days from which a purge is near. */
+const nearDays = 3;
+
+/** When each variable's first files are purged, the next first, and by which rule. */
+function purgeLines({ vars, purge }: Status, isTerminal: boolean): string[] {
+  if (!purge) return [];
+  const known = vars.flatMap(({ name, purgedInDays, purgeDue = 0, scratchUsage }) =>
+    purgedInDays === undefined
+      ? []
+      : [{ name, inDays: purgedInDays, due: purgeDue, all: scratchUsage?.complete ?? false }],
+  );
+  const lines = known
+    .sort((a, b) => a.inDays - b.inDays)
+    .map(({ name, inDays, due, all }) => {
+      const what = due > 0 ? dueText(due, purge) : purgeText(inDays, purge);
+      const text = `${name}: ${what}${all ? "" : " (of those that were counted)"}`;
+      return inDays < nearDays ? paint("yellow", text, isTerminal) : text;
+    });
+  return lines.length > 0 ? [...lines, ruleText(purge)] : [];
+}
+
+function dueText(due: number, { unsure }: PurgeRule): string {
+  const are = unsure ? "may be" : due === 1 ? "is" : "are";
+  return `${plural(due, "file")} ${are} due to be purged now`;
+}
+
+const ruleText = ({ days, rule, source }: PurgeRule) =>
+  `  (${plural(days, "day")} by ${rule === "any" ? "any of its times" : rule}: ${source ?? "ef.purge in the configuration"})`;
+
+const quotaLines = ({ quotas }: Status, isTerminal: boolean) =>
+  quotas.map((quota) => {
+    const text = `quota (${quotaText(quota).replace(": ", "): ")}`;
+    if (isUsedUp(quota)) return paint("red", text, isTerminal);
+    return isNearlyUsedUp(quota) ? paint("yellow", text, isTerminal) : text;
+  });
 
 /** A path in one line of a table: what would move the cursor is shown as `?`. */
 const printable = (path: string) => path.replace(/\p{C}/gu, "?");
@@ -130,6 +183,8 @@ function table(found: Status, sizes: boolean): string {
     }),
     "",
     sizes ? `${humanBytes(total)} in ${plural(files, "file")} on ${scratchBase}` : `scratch: ${scratchBase}`,
+    ...quotaLines(found, isTerminal),
+    ...purgeLines(found, isTerminal),
     ...warnings.map((warning) => `${paint("yellow", "warning:", isTerminal)} ${warning}`),
     "",
   ].join("\n");

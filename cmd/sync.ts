@@ -1,10 +1,12 @@
 import { Exit } from "../lib/base/errors.ts";
 import { dialects, exportText, parentDialect } from "../lib/base/shell.ts";
 import { loadConfig } from "../lib/config/store.ts";
+import type { TransferPlan } from "../lib/engine/engine.ts";
 import { type SyncResult, sync } from "../lib/sync.ts";
 import { command, syncing } from "./args.ts";
 import { say, stopSignal } from "./process.ts";
 import { syncProgress } from "./progress.ts";
+import { transferFlags } from "./transfer.ts";
 
 export default command({
   name: "sync",
@@ -34,6 +36,8 @@ export default command({
       description: "Leave out the last statement that makes the eval fail after an error",
     },
     preflight: syncing.preflight,
+    workers: syncing.workers,
+    bwlimit: syncing.bwlimit,
   },
   onError: (rawArgs) =>
     rawArgs.some((arg) => arg === "--no-fail" || arg === "--dry-run" || arg === "-n")
@@ -47,6 +51,7 @@ export default command({
       dryRun: args["dry-run"],
       allNames: args.verbose,
       preflight: args.preflight,
+      ...transferFlags(args),
       signal: stopSignal, // a function: the handlers take a millisecond, and a fresh sync needs none
       onEvent: tell,
     });
@@ -74,6 +79,10 @@ function dialectIn(rawArgs: readonly string[]) {
   return dialects.find((dialect) => at >= 0 && dialect === named) ?? parentDialect(process.ppid);
 }
 
+const planJson = ({ files, bytes, purged, deleted, names, skipped, kept }: TransferPlan) => ({
+  ...{ files, bytes, purged, deleted, names, skipped, kept },
+});
+
 /** The shape of euler-files, and what ef adds. */
 function syncJson(result: SyncResult, args: { "dry-run": boolean; force: boolean; verbose: boolean; var: string[] }) {
   return {
@@ -90,7 +99,7 @@ function syncJson(result: SyncResult, args: { "dry-run": boolean; force: boolean
         source,
         target,
         seconds,
-        ...(plan ? { files: plan.files, bytes: plan.bytes, names: plan.names, skipped: plan.skipped } : {}),
+        ...(plan ? planJson(plan) : {}),
       })),
     exports: result.exports,
     env: result.env,

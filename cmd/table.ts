@@ -3,8 +3,10 @@ import type { Commands } from "./args.ts";
 /** Every command. */
 export const commands: Commands = {
   sync: () => import("./sync.ts"),
+  push: () => import("./push.ts"),
   exec: () => import("./exec.ts"),
   status: () => import("./status.ts"),
+  verify: () => import("./verify.ts"),
   init: () => import("./init.ts"),
   "config path": () => import("./config-path.ts"),
   "config show": () => import("./config-show.ts"),
@@ -22,7 +24,7 @@ export const commands: Commands = {
 
 /** Groups of the help. */
 export const groups: Record<string, readonly string[]> = {
-  "Stage data": ["sync", "exec", "status"],
+  "Stage data": ["sync", "push", "exec", "status", "verify"],
   "Set up": ["init", "config", "shell-init", "completions", "doctor"],
   "For programs": ["schema"],
 };

@@ -78,7 +78,7 @@ const checks: Record<string, Record<string, Work>> = {
     "home space": ({ home }) => (home ? space(home, lowHome) : undefined),
     locks,
     clock,
-    quota: (facts, signal) => checkQuota(toolContext(facts, signal)),
+    quota: (facts, signal) => (facts.scratch ? checkQuota(facts.scratch, toolContext(facts, signal)) : undefined),
   },
   programs: {
     rsync: (facts, signal) => checkRsync(toolContext(facts, signal)),
@@ -339,7 +339,7 @@ function limited(judge: (limits: Limits) => Finding): Finding | undefined {
 
 /** A sync keeps some tens of directories open, a library that is loaded some hundreds of files. */
 const fewFiles = 1024;
-/** Threads count too: ef has up to 64 for slow storage, beside those of Bun, and rsync three processes a variable. */
+/** Threads count too: ef has up to 64 for slow storage and 8 that copy, beside those of Bun. */
 const fewProcesses = 256;
 
 const countText = (count: number) => (Number.isFinite(count) ? humanCount(count) : "unlimited");

@@ -1,12 +1,13 @@
 import { mapLimit } from "./base/async.ts";
 import { EfError, reasonOf } from "./base/errors.ts";
 import type { Env } from "./base/paths.ts";
+import { widenPool } from "./base/stat.ts";
 import { span } from "./base/trace.ts";
 import { describeIncongruence, incongruences } from "./config/congruency.ts";
 import type { Config } from "./config/schema.ts";
 import type { BringEvent, Brought } from "./engine/bring.ts";
 import type { TransferPlan } from "./engine/engine.ts";
-import { whyStale } from "./engine/marker.ts";
+import { type Stale, whyStale } from "./engine/marker.ts";
 import { plan, type Step } from "./engine/plan.ts";
 
 export interface SyncOptions {
@@ -20,6 +21,10 @@ export interface SyncOptions {
   allNames?: boolean;
   /** Check that there is room before the first byte. @default true */
   preflight?: boolean;
+  /** Requests in flight, and threads on quick storage. @default `ef.transfer.workers`, else "auto" */
+  workers?: number | "auto";
+  /** Bytes per second of all variables together, e.g. "200M" (K, M, G, T of 1024). @default `ef.transfer.bwlimit` */
+  bwlimit?: string;
   /**
    * Stops the copies; locks are freed, temporary files removed, no marker is written. A function is asked for it when
    * there is something to stop.
@@ -99,8 +104,8 @@ export async function sync(config: Config, options: SyncOptions = {}): Promise<S
 }
 
 /** Why a step is not fresh; undefined if it is. */
-async function why(step: Step, config: Config, { force }: SyncOptions): Promise<string | undefined> {
-  if (force) return "forced";
+async function why(step: Step, config: Config, { force }: SyncOptions): Promise<Stale | undefined> {
+  if (force) return { why: "forced" };
   return span(`fresh ${step.name}`, () => whyStale(step, config.skip_if_fresh_seconds));
 }
 
@@ -112,29 +117,33 @@ async function prepare(
   options: SyncOptions,
   tell: (event: SyncEvent) => void,
 ) {
+  await widenPool(); // before anything uses it
   const signal = typeof options.signal === "function" ? options.signal() : options.signal;
-  const { bring, checkRoots, chooseEngine, ensureScratch, notYet, Space } = await span(
+  const { bring, checkRoots, chooseEngine, ensureScratch, notYet, quotasOnce, Space } = await span(
     "load",
     () => import("./engine/copying.ts"),
   );
   const idle = notYet(config);
   if (idle.length > 0) tell({ type: "warning", message: `without effect in this version of ef: ${idle.join(", ")}` });
-  const engine = chooseEngine(config);
+  const { workers, bwlimit } = options;
+  const engine = chooseEngine(config, { ...(workers ? { workers } : {}), ...(bwlimit ? { bwlimit } : {}) });
   for (const message of checkRoots(steps)) tell({ type: "warning", message });
   ensureScratch(scratchBase, { dryRun: options.dryRun ?? false });
   const context = {
     engine,
     space: new Space(),
+    quotas: quotasOnce(scratchBase, { signal, onProblem: (message) => tell({ type: "warning", message }) }),
     lockTimeoutS: config.lock_timeout_seconds,
     maxAgeS: config.skip_if_fresh_seconds,
     force: options.force ?? false,
     dryRun: options.dryRun ?? false,
     preflight: options.preflight ?? true,
     allNames: options.allNames ?? false,
+    arrival: config.ef?.transfer?.times === "arrival",
     signal,
     tell,
   };
-  return { signal, run: (step: Step, reason: string) => bring(step, reason, context) };
+  return { signal, run: (step: Step, stale: Stale) => bring(step, stale, context) };
 }
 
 async function attempt(
@@ -150,7 +159,7 @@ async function attempt(
 }
 
 /** A system call that failed where none should: its own words, and no stack trace. */
-function unexpected(cause: unknown): EfError {
+export function unexpected(cause: unknown): EfError {
   const { syscall, path } = cause as NodeJS.ErrnoException;
   const what = syscall && path ? `Cannot ${syscall} ${path}: ` : "";
   return new EfError("IO", `${what}${reasonOf(cause)}`, {

@@ -27,6 +27,11 @@ csh                  |tcsh               |exports in csh
 tmux                 |tmux               |the wizard and progress bars on a terminal
 strace               |strace             |counting what is read and written
 hyperfine            |hyperfine          |nothing; it is for measuring by hand
+setfacl              |acl                |ACLs
+setfattr             |attr               |extended attributes
+fusermount3          |fuse3              |the slow file system of the benchmark
+pkg-config           |pkg-config         |the slow file system of the benchmark
+/usr/include/fuse3/fuse_lowlevel.h|libfuse3-dev|the slow file system of the benchmark
 gcc                  |gcc libc6-dev      |failures of system calls made by preloaded libraries
 /usr/include/stdio.h |libc6-dev          |failures of system calls made by preloaded libraries
 ps                   |procps             |looking for processes left behind

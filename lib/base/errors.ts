@@ -22,6 +22,8 @@ const exits = {
   TOOL_MISSING: Exit.usage,
   TOOL_FAILED: Exit.failed,
   TRANSFER_PARTIAL: Exit.failed,
+  /** A file changed on both sides. */
+  CONFLICT: Exit.failed,
   LOCK_TIMEOUT: Exit.failed,
   LOCK_FAILED: Exit.failed,
   NO_SPACE: Exit.failed,

@@ -7,6 +7,7 @@
  */
 import { spawn as nodeSpawn, type SpawnOptions } from "node:child_process";
 import { constants } from "node:os";
+import { Writable } from "node:stream";
 import { $ as zx } from "zx";
 import { EfError, errnoOf } from "./errors.ts";
 import { span } from "./trace.ts";
@@ -26,6 +27,8 @@ export interface RunOptions {
   onStderr?: (chunk: Buffer) => void;
   /** How much of each stream's end the result keeps, in bytes. @default 1 MiB */
   keepBytes?: number;
+  /** What the program reads from its stdin. @default nothing */
+  input?: Uint8Array | undefined;
   /** An open file descriptor that the program inherits, so that what it stands for (a lock) lives as long as the program. */
   inheritFd?: number | undefined;
   /**
@@ -48,14 +51,14 @@ export interface RunResult {
  * returns and the whole process group gets SIGTERM. rsync then removes its temporary file. A signal that comes before
  * the program is there is kept for it, and sent again until it has ended: between fork and exec one can be lost.
  */
-const guard = `exec 3<&0 </dev/null
+const guard = (stdin: string) => `exec 3<&0 </dev/null
 stop=
 trap 'stop=1' INT TERM HUP
-"$@" 3<&- &
+"$@" ${stdin} 3<&- 5<&- &
 job=$!
-(trap '' INT TERM HUP; read -r _ <&3; while kill -0 $job; do kill -TERM 0; sleep 0.2 || sleep 1; done) >/dev/null 2>&1 4<&- &
+(trap '' INT TERM HUP; read -r _ <&3; while kill -0 $job; do kill -TERM 0; sleep 0.2 || sleep 1; done) >/dev/null 2>&1 4<&- 5<&- &
 watch=$!
-exec 3<&-
+exec 3<&- 5<&-
 [ -z "$stop" ] || kill -TERM $job
 wait $job; code=$?
 while kill -0 $job 2>/dev/null; do wait $job; code=$?; done
@@ -64,6 +67,8 @@ exit $code`;
 
 /** The number that {@link RunOptions.inheritFd} has inside the program: above the guard's own. */
 export const inheritedAt = 4;
+/** The number that the program's stdin has inside the guard, whose own stdin is the pipe that ties it to ef. */
+const inputAt = 5;
 
 /** How long a program may take to end after SIGTERM, in seconds. */
 const graceS = 10;
@@ -118,17 +123,26 @@ async function runNow(argv: readonly string[], options: RunOptions): Promise<Run
   const broken = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, broken.signal]) : broken.signal;
   const fail = (error: unknown) => broken.abort(error);
-  const [program = "", ...rest] = guarded ? ["/bin/sh", "-c", guard, "ef-guard", ...argv] : argv;
+  const [program = "", ...rest] = guarded
+    ? ["/bin/sh", "-c", guard(options.input ? `<&${inputAt}` : ""), "ef-guard", ...argv]
+    : argv;
   const stdout = tail(options.onStdout ? 0 : keepBytes, options.onStdout, fail);
   const stderr = tail(keepBytes, options.onStderr, fail);
-  const stdio: (number | "ignore" | "pipe")[] = [guarded ? "pipe" : "ignore", "pipe", "pipe"];
+  const stdio: (number | "ignore" | "pipe")[] = [guarded || options.input ? "pipe" : "ignore", "pipe", "pipe"];
   if (options.inheritFd !== undefined) {
     while (stdio.length < inheritedAt) stdio.push("ignore");
     stdio.push(options.inheritFd);
   }
+  if (options.input && guarded) {
+    while (stdio.length < inputAt) stdio.push("ignore");
+    stdio.push("pipe");
+  }
   const child = zx({
-    spawn: ((_: string, __: string[], opts: SpawnOptions) =>
-      nodeSpawn(program, rest, { ...opts, shell: false })) as unknown as typeof nodeSpawn,
+    spawn: ((_: string, __: string[], opts: SpawnOptions) => {
+      const started = nodeSpawn(program, rest, { ...opts, shell: false });
+      if (options.input) feed(started.stdio.at(guarded ? inputAt : 0), options.input);
+      return started;
+    }) as unknown as typeof nodeSpawn,
     quote: (text) => text, // for zx's own display; nothing is run from it
     store: { stdout, stderr, stdall: { push() {} } } as never,
     detached: true, // a process group of its own: ended as a whole, and the terminal's Ctrl-C reaches ef alone
@@ -148,6 +162,13 @@ async function runNow(argv: readonly string[], options: RunOptions): Promise<Run
   if (guarded && code === 127 && /not found/.test(result.stderr)) throw missing(argv[0] ?? "");
   if (!accept.includes(code)) throw failed(argv, result);
   return result;
+}
+
+/** Write all to a stream; a program that ends without having read it is no error of ours. */
+function feed(stream: unknown, bytes: Uint8Array): void {
+  if (!(stream instanceof Writable)) return; // not started: that is told elsewhere
+  stream.on("error", () => {});
+  stream.end(bytes);
 }
 
 /** Send SIGTERM to the process group, each second, when the signal aborts; SIGKILL if that does not help. Returns the undo. */

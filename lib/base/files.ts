@@ -38,19 +38,26 @@ export function tempBeside(path: string): string {
  * EDQUOT may be reported as late as close(2) on NFS and Lustre).
  *
  * @param mode permission bits of the new file; not narrowed by the umask
+ * @param durable false for what may be lost in a crash: then it is not waited for the disk
  */
-export function writeAtomic(path: string, content: string | Uint8Array, mode = 0o644): void {
+export function writeAtomic(
+  path: string,
+  content: string | Uint8Array | readonly Uint8Array[],
+  mode = 0o644,
+  durable = true,
+): void {
   const there = lstatSync(path, { throwIfNoEntry: false });
   if (there && !there.isFile() && !there.isSymbolicLink()) {
     throw new Error(`${path} is not a regular file`); // a rename would replace /dev/null as well
   }
   const temp = tempBeside(path);
-  const bytes = typeof content === "string" ? Buffer.from(content) : content;
+  const pieces =
+    typeof content === "string" ? [Buffer.from(content)] : content instanceof Uint8Array ? [content] : content;
   let fd: number | undefined = openSync(temp, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, mode);
   try {
-    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+    for (const bytes of pieces) for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
     fchmodSync(fd, mode);
-    fsyncSync(fd);
+    if (durable) fsyncSync(fd);
     const closing = fd;
     fd = undefined;
     closeSync(closing);

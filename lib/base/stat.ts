@@ -5,7 +5,7 @@
  * answers in a millisecond, only requests in flight help. So calls are synchronous while they are quick, and go to the
  * pool, many at a time, from the first slow batch on.
  */
-import { type Dirent, lstatSync, readdirSync, type Stats, statSync } from "node:fs";
+import { lstatSync } from "node:fs";
 import { mapLimit } from "./async.ts";
 
 /** A path as bytes where its name is not valid UTF-8, else as text. */
@@ -38,81 +38,22 @@ async function adaptive<T, R>(
   return [...results, ...(await mapLimit(items.slice(results.length), inFlight, (item) => parallel(item, pool)))];
 }
 
-/** lstat(2) of each path; undefined where there is none, or none that can be seen. */
-export function lstatAll(paths: readonly Path[]): Promise<(Stats | undefined)[]> {
-  return adaptive(paths, quietly(lstatSync), (path, pool) => pool.lstat(path).catch(() => undefined));
-}
-
-/** stat(2) of each path: as {@link lstatAll}, through links. */
-export function statAll(paths: readonly Path[]): Promise<(Stats | undefined)[]> {
-  return adaptive(paths, quietly(statSync), (path, pool) => pool.stat(path).catch(() => undefined));
-}
-
-function quietly(ask: typeof lstatSync) {
-  return (path: Path) => {
+/**
+ * The modification time of each path, of a link itself, in nanoseconds since 1970; undefined where there is none, or none
+ * that can be seen.
+ */
+export async function mtimesAll(paths: readonly Path[]): Promise<(bigint | undefined)[]> {
+  const quick = (path: Path) => {
     try {
-      return ask(path, { throwIfNoEntry: false });
+      return lstatSync(path, { bigint: true, throwIfNoEntry: false })?.mtimeNs;
     } catch {
       return undefined;
     }
   };
-}
-
-/** An entry of a directory: its path, and its type where the directory itself tells. */
-export interface Entry {
-  path: Path;
-  isDirectory: boolean;
-}
-
-/**
- * The entries of each directory; undefined for one that cannot be read.
- *
- * Types come with the names (`d_type`), which spares an lstat each. Names that are not UTF-8 arrive damaged that way
- * (Bun 1.4 gives types only with text names), so a directory with such a name is read again as bytes.
- */
-export function readdirAll(dirs: readonly Path[]): Promise<(Entry[] | undefined)[]> {
-  return adaptive(
-    dirs,
-    (dir) => {
-      try {
-        return typed(dir, readdirSync(dir, { withFileTypes: true }));
-      } catch {
-        return undefined;
-      }
-    },
-    async (dir, pool) => {
-      try {
-        return typed(dir, await pool.readdir(dir, { withFileTypes: true }));
-      } catch {
-        return undefined;
-      }
-    },
-  );
-}
-
-function typed(dir: Path, entries: Dirent[]): Entry[] {
-  if (entries.some(({ name }) => name.includes("\uFFFD"))) return rawEntries(dir);
-  return entries.map((entry) => {
-    const path = childOf(dir, entry.name);
-    // Some file systems leave the type out (DT_UNKNOWN); it is then none of these.
-    const told = entry.isDirectory() || entry.isFile() || entry.isSymbolicLink();
-    return { path, isDirectory: told ? entry.isDirectory() : isDirectory(path) };
+  return adaptive(paths, quick, async (path, pool) => {
+    const stat = await pool.lstat(path, { bigint: true }).catch(() => undefined);
+    return stat?.mtimeNs;
   });
-}
-
-const isDirectory = (path: Path) => lstatSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
-
-function rawEntries(dir: Path): Entry[] {
-  return readdirSync(dir, { encoding: "buffer" }).map((name) => {
-    const path = childOf(dir, name);
-    return { path, isDirectory: isDirectory(path) };
-  });
-}
-
-/** `dir/name`; bytes as soon as one of the two is. */
-export function childOf(dir: Path, name: Path): Path {
-  if (typeof dir === "string" && typeof name === "string") return `${dir}/${name}`;
-  return Buffer.concat([Buffer.from(dir as string), Buffer.from("/"), Buffer.from(name as string)]);
 }
 
 let widened = false;

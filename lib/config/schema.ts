@@ -135,6 +135,7 @@ const transfer = () =>
     ),
     verify: v.optional(v.pipe(v.picklist(["size", "checksum"]), v.description("How a copy is checked"))),
     times: v.optional(v.pipe(v.picklist(["source", "arrival"]), v.description("Modification times on scratch"))),
+    xattrs: v.optional(flag("Copy extended attributes and ACLs too")),
   });
 
 const extension = () =>

@@ -6,6 +6,7 @@ import { hostname } from "node:os";
 import * as v from "valibot";
 import { errnoOf } from "../base/errors.ts";
 import { run } from "../base/exec.ts";
+import { bootId } from "./boot.ts";
 
 /** Text of another process that people will read: nothing that moves a terminal's cursor or turns the line around. */
 const Printable = v.pipe(v.string(), v.regex(/^\P{C}{1,255}$/u));
@@ -53,7 +54,7 @@ export function thisHost(): Identity {
     host: hostname(),
     pid: process.pid,
     started: statOf("self")?.started ?? "",
-    boot: quietly(() => readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim()) ?? "",
+    boot: bootId(),
     ...(pidns === undefined ? {} : { pidns }),
     ...(job === undefined ? {} : { job }),
     user: env.USER || env.LOGNAME || `uid ${process.geteuid?.()}`, // not from the user database: LDAP may be slow

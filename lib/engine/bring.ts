@@ -7,28 +7,29 @@ import { lstatSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { sleep } from "../base/async.ts";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
-import { run } from "../base/exec.ts";
 import { realPath } from "../base/paths.ts";
 import { span } from "../base/trace.ts";
 import { plural } from "../base/units.ts";
 import { presetOf } from "../config/presets.ts";
 import { thisHost } from "../drivers/host.ts";
-import type { Engine, Transfer, TransferPlan } from "./engine.ts";
+import type { QuotaLeft } from "../drivers/quota.ts";
+import { baseOf, timesOf } from "./base.ts";
+import type { Comparison, Engine, Transfer, TransferPlan } from "./engine.ts";
 import { describeHolder, type Held, type Holder, lock } from "./lock.ts";
 import {
-  type Before,
   isPartial,
-  jobsWorkSince,
-  lookAtSource,
+  knownOf,
+  newestMtime,
   readMarker,
   removeMarker,
+  type Stale,
   whyStale,
   writeMarker,
 } from "./marker.ts";
+import { mergePast } from "./merge.ts";
 import type { Step } from "./plan.ts";
 import type { Reservation, Space } from "./space.ts";
-import { removeLeftovers, tempDirFor } from "./temp.ts";
-import { joinScratchTimes } from "./tree-times.ts";
+import { removeLeftovers } from "./temp.ts";
 
 /** What happens while a step is worked on. */
 export type BringEvent =
@@ -40,6 +41,8 @@ export type BringEvent =
 export interface BringContext {
   engine: Engine;
   space: Space;
+  /** What quotas leave on scratch: asked for once, when it is first needed. */
+  quotas: () => Promise<readonly QuotaLeft[]>;
   lockTimeoutS: number;
   maxAgeS: number;
   force: boolean;
@@ -47,6 +50,8 @@ export interface BringContext {
   /** Check the room before the first byte. */
   preflight: boolean;
   allNames: boolean;
+  /** Files get the time of their arrival. */
+  arrival: boolean;
   signal: AbortSignal | undefined;
   tell: (event: BringEvent) => void;
 }
@@ -58,8 +63,8 @@ export interface Brought {
   plan?: TransferPlan;
 }
 
-/** @param why why it is not fresh, in words, as the first look found it */
-export async function bring(step: Step, why: string, context: BringContext): Promise<Brought> {
+/** @param stale why it is not fresh, as the first look found it */
+export async function bring(step: Step, stale: Stale, context: BringContext): Promise<Brought> {
   const { tell, dryRun } = context;
   if (!sourceIsThere(step)) {
     if (isPartial(step)) throw sourceGone(step);
@@ -68,17 +73,17 @@ export async function bring(step: Step, why: string, context: BringContext): Pro
     return { status: "source-missing" };
   }
   if (dryRun) {
-    const plan = await planFor(step, { ...transferOf(step), tempDir: "", lockFd: undefined }, context);
+    const { plan } = await compare(step, transferOf(step, stale, undefined, context), context);
     if (plan.problem) throw plan.problem;
-    if (context.preflight) context.space.reserve(step.name, step.target, needOf(plan));
-    tell({ type: "copying", name: step.name, plan, why });
+    (await room(step, plan, context))?.[Symbol.dispose]();
+    tell({ type: "copying", name: step.name, plan, why: stale.why });
     return { status: "dry-run", plan };
   }
   makeTarget(step);
   const held = await lockOrFresh(step, context);
   if (!held) return { status: "skipped" };
   await using _ = held;
-  const still = context.force ? why : await whyStale(step, context.maxAgeS);
+  const still = context.force ? stale : await whyStale(step, context.maxAgeS);
   if (still === undefined) return { status: "skipped" };
   return { status: "synced", plan: await copy(step, still, held, context) };
 }
@@ -123,57 +128,72 @@ async function lockOrFresh(step: Step, context: BringContext): Promise<Held | un
   }
 }
 
-async function copy(step: Step, why: string, held: Held, context: BringContext): Promise<TransferPlan> {
-  const { space, tell } = context;
+async function copy(step: Step, stale: Stale, held: Held, context: BringContext): Promise<TransferPlan> {
+  const { engine, tell } = context;
   removeLeftovers(step.temp);
-  const before = await span(`look ${step.name}`, () => lookAtSource(step));
-  using temp = tempDirFor(step.target, step.temp);
-  const transfer: Transfer = { ...transferOf(step), tempDir: temp.path, lockFd: held.fd };
-  const plan = await planFor(step, transfer, context);
-  if (plan.kept.length > 0)
-    tell({ type: "warning", name: step.name, message: keptText(plan.kept.map(({ name }) => name)) });
-  using room = context.preflight ? space.reserve(step.name, step.target, needOf(plan)) : undefined;
-  tell({ type: "copying", name: step.name, plan, why });
-  const earlier = readMarker(step.marker)?.source;
-  if (earlier !== undefined && earlier !== step.source) {
-    const message = `scratch still holds files of its earlier source ${earlier}: remove ${step.target} to be rid of them`;
+  const transfer = transferOf(step, stale, held.fd, context);
+  const first = await compare(step, transfer, context);
+  const { plan } = first;
+  if (plan.problem) throw plan.problem;
+  if (plan.blocked.length > 0) throw blockedError(step, plan);
+  if (plan.kept.length > 0) tell({ type: "warning", name: step.name, message: keptText(plan.kept) });
+  using reserved = await room(step, plan, context);
+  tell({ type: "copying", name: step.name, plan, why: stale.why });
+  const earlier = readMarker(step.marker);
+  if (earlier !== undefined && earlier.source !== step.source) {
+    const message = `scratch still holds files of its earlier source ${earlier.source}: remove ${step.target} to be rid of them`;
     tell({ type: "warning", name: step.name, message });
   }
-  removeMarker(step);
-  let after = await copyOnce(step, transfer, plan, before, room, context);
-  if (isWork(after.left)) after = await copyOnce(step, transfer, after.left, before, undefined, context);
+  const base = mergePast(first.diff, transfer.past);
+  const timeOf = (row: number) =>
+    first.diff.arrival?.[row] ? (transfer.arrivalNs as bigint) : (first.diff.source.mtime[row] as bigint);
+  if (isWork(plan) || plan.deleted > 0) {
+    const intent = baseOf(first.diff, transfer.past.base, timeOf);
+    removeMarker(step, intent, base === transfer.past.base ? undefined : base);
+    transfer.past = { base, intent };
+  }
+  let after = await copyOnce(step, transfer, first, reserved, context);
+  if (isWork(after.plan)) after = await copyOnce(step, transfer, after, undefined, context);
   held.assertHeld();
-  if (plan.newInodes > 0 && after.left.newInodes >= plan.newInodes) throw nothingCopied(step);
-  if (isWork(after.left)) {
+  if (isWork(after.plan)) {
+    if (plan.newInodes > 0 && after.plan.newInodes >= plan.newInodes) throw nothingCopied(step, engine.name);
     // No marker: the next sync compares again. Each file is whole as it was at some moment of the copy.
-    tell({ type: "warning", name: step.name, message: changingText(after.left) });
+    tell({ type: "warning", name: step.name, message: changingText(after.plan) });
     return plan;
   }
   const { host, job } = thisHost();
-  const keptSome = plan.kept.length + after.left.kept.length > 0;
-  const workSince = keptSome ? transfer.workSince : undefined;
-  writeMarker(step, before, after.times, job === undefined ? { host } : { host, job }, workSince);
+  const comparedAt = first.isWhole ? undefined : earlier?.ef?.compared_at;
+  const by = { host, ...(job === undefined ? {} : { job }), ...(comparedAt ? { compared_at: comparedAt } : {}) };
+  writeMarker(
+    step,
+    newestMtime(step.source, first.source.tree),
+    timesOf(after.diff),
+    baseOf(after.diff, transfer.past.base),
+    by,
+  );
   return plan;
 }
 
-const needOf = (plan: TransferPlan) => ({ bytes: plan.needBytes, inodes: plan.newInodes });
-const isWork = (plan: TransferPlan) => plan.files > 0 || plan.newInodes > 0;
+/** Have the room promised that a plan needs, by file system and quotas. @throws {EfError} NO_SPACE */
+async function room(step: Step, plan: TransferPlan, context: BringContext): Promise<Reservation | undefined> {
+  const need = { bytes: plan.needBytes, inodes: plan.newInodes };
+  if (!context.preflight || (need.bytes === 0 && need.inodes === 0)) return undefined;
+  return context.space.reserve(step.name, step.target, need, await context.quotas());
+}
 
-/**
- * Copy, and look what is still missing: a purge that ran meanwhile, a source that changed under our hands. The directory
- * times are read before that look, so that whatever is lost after it changes them.
- */
+const isWork = (plan: TransferPlan) => plan.files > 0 || plan.newInodes > 0 || plan.links > 0 || plan.symlinks > 0;
+
+/** Copy, and look again at what is on scratch: a purge that ran meanwhile, a source that changed under our hands. */
 async function copyOnce(
   step: Step,
   transfer: Transfer,
-  plan: TransferPlan,
-  before: Before,
+  comparison: Comparison,
   room: Reservation | undefined,
   { engine, signal, tell }: BringContext,
-) {
-  const keep = [...transfer.keep, ...plan.kept.map(({ pattern }) => pattern)];
+): Promise<Comparison> {
+  const { plan } = comparison;
   const report = await span(`copy ${step.name}`, () =>
-    engine.copy({ ...transfer, keep }, plan, {
+    engine.copy(transfer, comparison, {
       signal,
       onProgress({ bytes, files }) {
         room?.used(bytes, files);
@@ -182,26 +202,13 @@ async function copyOnce(
     }),
   );
   for (const message of report.warnings) tell({ type: "warning", name: step.name, message });
-  if (isWork(plan)) await flush(step.target, signal);
-  const times = await joinScratchTimes(before.times, step.target);
-  const left = isWork(plan) ? await engine.plan({ ...transfer, keep }, { signal }) : plan;
-  return { times, left };
-}
-
-/** Seconds that {@link flush} may take: on a node that writes much else, all of that goes to the disk as well. */
-const flushLimitS = 60;
-
-/**
- * Have the copy on the disk before the marker says so (`syncfs(2)`, by sync(1) of coreutils 8.24): after a crash of the
- * node, a marker without its files would be taken for a whole copy. Where that does not work, the marker's age has to do.
- */
-async function flush(target: string, signal: AbortSignal | undefined): Promise<void> {
-  const limit = AbortSignal.timeout(flushLimitS * 1000);
-  try {
-    await run(["sync", "-f", target], { signal: signal ? AbortSignal.any([signal, limit]) : limit });
-  } catch {
-    signal?.throwIfAborted();
-  }
+  if (report.isAsIs) return comparison;
+  return span(`verify ${step.name}`, () =>
+    engine.compare(transfer, {
+      ...{ signal, source: comparison.source, sides: comparison.sides },
+      trust: report.trust,
+    }),
+  );
 }
 
 function firstOf(names: readonly string[]): string {
@@ -215,15 +222,20 @@ const keptText = (names: readonly string[]) =>
 const changingText = ({ names }: TransferPlan) =>
   `still changing while it was copied (the next sync compares again): ${firstOf(names)}`;
 
-function nothingCopied({ source, target }: Step): EfError {
-  return new EfError(
-    "TRANSFER_PARTIAL",
-    `Cannot copy ${source} to ${target}: rsync ended well, and the files are not there`,
-    {
-      hint: "does rsync_extra_args keep it from copying, or does something delete on scratch?",
-      path: target,
-    },
-  );
+function nothingCopied({ source, target }: Step, engine: string): EfError {
+  const why = engine === "rsync" ? "rsync ended well, and the files are not there" : "the files are not there";
+  return new EfError("TRANSFER_PARTIAL", `Cannot copy ${source} to ${target}: ${why}`, {
+    hint: "does rsync_extra_args keep it from copying, or does something delete on scratch?",
+    path: target,
+  });
+}
+
+function blockedError({ target }: Step, { blocked }: TransferPlan): EfError {
+  const path = `${target}/${blocked[0]}`;
+  return new EfError("TRANSFER_PARTIAL", `Cannot copy to ${path}: something of another type is there, and not ef's`, {
+    hint: "move it away, or remove it",
+    path,
+  });
 }
 
 function sourceGone(step: Step): EfError {
@@ -237,29 +249,34 @@ function sourceGone(step: Step): EfError {
   );
 }
 
-async function planFor(step: Step, transfer: Transfer, context: BringContext): Promise<TransferPlan> {
+async function compare(step: Step, transfer: Transfer, context: BringContext): Promise<Comparison> {
   const { engine, signal, allNames, tell } = context;
-  const plan = await span(`plan ${step.name}`, () => engine.plan(transfer, { signal, allNames }));
-  if (plan.skipped.length > 0) {
-    const message = `not a file, directory or link, left out: ${firstOf(plan.skipped)}`;
+  const comparison = await span(`compare ${step.name}`, () => engine.compare(transfer, { signal, allNames }));
+  if (comparison.plan.skipped.length > 0) {
+    const message = `not a file, directory or link, left out: ${firstOf(comparison.plan.skipped)}`;
     tell({ type: "warning", name: step.name, message });
   }
-  return plan;
+  return comparison;
 }
 
 /** Roots without links: rsync 3.5 refuses a target that is a link of another user, and a link may change meanwhile. */
-function transferOf(step: Step): Omit<Transfer, "tempDir" | "lockFd"> {
-  const exclude = [...(presetOf(step.name)?.exclude ?? []), ...step.exclude];
+function transferOf(step: Step, stale: Stale, lockFd: number | undefined, context: BringContext): Transfer {
+  const { base, intent, workSince } = knownOf(step);
   return {
     source: realPath(step.source),
     target: realPath(step.target),
-    exclude,
-    workSince: jobsWorkSince(step),
-    keep: [],
+    exclude: [...(presetOf(step.name)?.exclude ?? []), ...step.exclude],
+    past: { base, intent },
+    mirror: step.mirror,
+    workSince,
+    arrivalNs: context.arrival ? BigInt(Date.now()) * 1_000_000n : undefined,
+    changed: context.force || intent ? undefined : stale.changed,
+    lockFd,
+    tempPrefix: step.temp,
   };
 }
 
-function sourceIsThere(step: Step): boolean {
+export function sourceIsThere(step: Step): boolean {
   try {
     if (statSync(step.source).isDirectory()) return true;
   } catch (error) {

@@ -1,4 +1,8 @@
+import type { ByteString } from "../base/bytes.ts";
 import type { EfError } from "../base/errors.ts";
+import type { Diff, Past } from "./diff.ts";
+import type { Scan, Trust } from "./scan.ts";
+import type { Storage } from "./storage.ts";
 
 /** A copy to be made: the contents of `source` into `target`. Both are real paths (no link left) and exist. */
 export interface Transfer {
@@ -6,14 +10,20 @@ export interface Transfer {
   target: string;
   /** rsync patterns of what is left out. */
   exclude: readonly string[];
-  /** An empty directory of our own on the target's file system, for files that are not whole yet. */
-  tempDir: string;
-  /** A file on scratch that changed after this, in seconds since 1970, is a job's work. 0 if unknown. */
+  /** What is known of earlier syncs. */
+  past: Past;
+  /** Delete on scratch what the source deleted and ef had put there. */
+  mirror: boolean;
+  /** Without a base: a file on scratch that changed after this, in seconds since 1970, is a job's work. 0 if unknown. */
   workSince: number;
-  /** Patterns of files that a plan found to be kept. */
-  keep: readonly string[];
+  /** The time that files get which take the time of their arrival, in nanoseconds since 1970; undefined for the source's. */
+  arrivalNs: bigint | undefined;
+  /** Directories that changed since the last sync, where all others are known to be as they were. */
+  changed?: ReadonlySet<ByteString> | undefined;
   /** The held lock, to be inherited by whatever writes: it is free when the last writer is gone, not before. */
   lockFd: number | undefined;
+  /** {@link tempDirFor}'s prefix, beside the target, for an engine that needs such a directory. */
+  tempPrefix?: string;
 }
 
 /** What a transfer will move: found by comparing both trees, nothing written. */
@@ -21,21 +31,28 @@ export interface TransferPlan {
   /** Regular files to be copied, and their sizes in bytes. */
   files: number;
   bytes: number;
+  /** Names that become hard links to other files of the tree. */
+  links: number;
+  /** Symbolic links that are made, or made anew. */
+  symlinks: number;
+  /** Files of which only the permissions change. */
+  attributes: number;
   /** Directories, links and files that the target will have more. */
   newInodes: number;
   /** Most bytes that the target needs at any moment on top of what it holds (old and new whole file stand side by side). */
   needBytes: number;
-  /** What the user's own rsync arguments (`--delete`) remove from the target. */
+  /** What is removed from the target: by `mirror`, or by the user's own rsync arguments (`--delete`). */
   deleted: number;
-  /** Names of what changes, relative to the target, as the engine writes them: the first {@link namesKept}. */
+  /** Files that ef had put there and that are gone from scratch; they are among those to be copied. */
+  purged: number;
+  /** Names of what changes, relative to the target: the first {@link namesKept}. */
   names: string[];
   /** FIFOs, sockets and devices, which are left out. */
   skipped: string[];
-  /**
-   * Files that a job changed on scratch since the last sync, and the patterns that exclude them from a copy: kept as they
-   * are, and not in the counts.
-   */
-  kept: { name: string; pattern: string }[];
+  /** Files that a job changed on scratch since the last sync: kept as they are, and not in the counts. */
+  kept: string[];
+  /** What of another type stands in the way on scratch, and is not ef's. */
+  blocked: string[];
   /** What could not be compared (an unreadable directory): a copy would fail with it. */
   problem?: EfError;
 }
@@ -43,32 +60,63 @@ export interface TransferPlan {
 /** How many names a plan keeps unless it is asked for all. */
 export const namesKept = 20;
 
+export interface Sides {
+  source: Storage;
+  target: Storage;
+  /** Requests in flight on each side, and threads. */
+  workers: number | "auto";
+}
+
+/** Both trees side by side. */
+export interface Comparison {
+  plan: TransferPlan;
+  diff: Diff;
+  source: Scan;
+  target: Scan;
+  /** Was all of both trees looked at, not only what changed? */
+  isWhole: boolean;
+  /** What was learnt of both storages. */
+  sides: Sides;
+}
+
 export interface TransferProgress {
   bytes: number;
   files: number;
 }
 
 export interface TransferReport {
-  /** What was copied. */
-  files: number;
-  bytes: number;
+  /** What is known of the target, as it was just written. */
+  trust?: Trust;
+  /** Nothing had to be done, not even to a time: the comparison still holds. */
+  isAsIs?: boolean;
   /** Nothing failed, but a person should know. */
   warnings: string[];
 }
 
+export interface CompareOptions {
+  signal?: AbortSignal | undefined;
+  allNames?: boolean;
+  /** What an earlier comparison learnt of both storages. */
+  sides?: Sides | undefined;
+  /** An earlier look at the source that still counts. */
+  source?: Scan;
+  /** What of the target need not be looked at, if it is there. */
+  trust?: Trust | undefined;
+}
+
 export interface CopyOptions {
   signal?: AbortSignal | undefined;
-  onProgress?: (progress: TransferProgress) => void;
+  onProgress?: ((progress: TransferProgress) => void) | undefined;
 }
 
 /**
  * What compares and copies trees.
  *
- * `copy` resolves only when the target is whole. When it throws or the process dies, each file that a user can see is its
- * old or its new whole self, and the next `copy` goes on from there.
+ * `copy` resolves when all that the comparison found is done. When it throws or the process dies, each file that a user
+ * can see is its old or its new whole self, and the next `copy` goes on from there.
  */
 export interface Engine {
   readonly name: "rsync" | "builtin";
-  plan(transfer: Transfer, options: { signal?: AbortSignal | undefined; allNames?: boolean }): Promise<TransferPlan>;
-  copy(transfer: Transfer, plan: TransferPlan, options: CopyOptions): Promise<TransferReport>;
+  compare(transfer: Transfer, options: CompareOptions): Promise<Comparison>;
+  copy(transfer: Transfer, comparison: Comparison, options: CopyOptions): Promise<TransferReport>;
 }

@@ -1,9 +1,13 @@
 import { statSync } from "node:fs";
+import { hostname } from "node:os";
+import { type ByteString, display, osPath } from "../base/bytes.ts";
 import { readOwn, removeIfThere, writeAtomic } from "../base/files.ts";
 import { present } from "../base/paths.ts";
-import { type Path, readdirAll, statAll } from "../base/stat.ts";
+import { mtimesAll, type Path } from "../base/stat.ts";
+import { bootId } from "../drivers/boot.ts";
+import { type Base, readBase, readTimes, type Times, unknownTime, writeManifest } from "./manifest.ts";
 import type { Step } from "./plan.ts";
-import { firstChange, readSourceTimes, readTimes, type SourceTimes, type TimeEntry, writeTimes } from "./tree-times.ts";
+import type { Tree } from "./tree.ts";
 
 /**
  * `.NAME.synced`: the four keys of euler-files, and ef's own. euler-files reads ours and ignores the rest; one of its own
@@ -17,11 +21,15 @@ export interface Marker {
   var_name: string;
   source: string;
   ef?: {
-    /** Which file of directory times belongs to it. */
-    times: string;
+    /** Which manifest belongs to it. */
+    manifest: string;
     /** `Step.rules` of the sync. */
     rules: string;
     host: string;
+    /** When all of both trees was compared last, in seconds; later syncs may have looked at what changed only. */
+    compared_at: number;
+    /** Of that host: what it had not yet written to its disks is lost when it starts anew. */
+    boot: string;
     job?: string;
   };
 }
@@ -42,97 +50,180 @@ export function readMarker(file: string): Marker | undefined {
   }
 }
 
+/** Why a copy is not fresh. */
+export interface Stale {
+  why: string;
+  /** Directories that changed on either side, and those they are in; all others are as the last sync left them. */
+  changed?: ReadonlySet<ByteString>;
+}
+
 /**
  * Is the copy of `step` still what its last sync left, and the source what it was then?
  *
- * @param maxAgeS age in seconds from which a marker no longer counts; 0 never counts
- * @returns undefined if it is fresh, else why it is not, in words
- */
-export async function whyStale(step: Step, maxAgeS: number, now = Date.now() / 1000): Promise<string | undefined> {
-  const marker = readMarker(step.marker);
-  if (!marker) return "not synced yet";
-  if (marker.source !== step.source) return `synced from another source, ${marker.source}`;
-  if (marker.synced_at > now + skewS) return "its marker is from the future";
-  if (now - marker.synced_at >= maxAgeS) return "its marker has aged";
-  if (!marker.ef) return "synced by euler-files, which does not look below the top";
-  if (marker.ef.rules !== step.rules) return "excludes or rsync_extra_args changed";
-  const state = readTimes(step.times);
-  if (!state || state.run !== marker.ef.times) return "its directory times are missing or of another run";
-  const change = await firstChange(state.entries, step.source, step.target);
-  if (!change) return undefined;
-  const where = change.path.toString() === "" ? "its top directory" : change.path.toString();
-  return change.side === "source" ? `the source changed: ${where}` : `scratch changed: ${where}`;
-}
-
-/**
- * From when on a file on scratch that changed is a job's work, in seconds since 1970; 0 if that is not known: the end of
- * the last sync that kept no such file. Not of the last one: what it kept would be older than that, and lost to the
- * next. Stands with the directory times, which an interrupted copy leaves where they are.
- */
-export const jobsWorkSince = (step: Step): number =>
-  readTimes(step.times)?.at ?? readMarker(step.marker)?.synced_at ?? 0;
-
-/** What the source looked like before a copy: a change while that runs is then seen by the next sync. */
-export interface Before {
-  times: SourceTimes;
-  /** Seconds, for `source_mtime`. */
-  newestMtime: number;
-}
-
-export async function lookAtSource(step: Step): Promise<Before> {
-  const times = await readSourceTimes(step.source);
-  return { times, newestMtime: await newestMtime(step.source) };
-}
-
-/**
- * Say that the copy is whole. Times first, then the marker that names them: a crash between them is just not fresh.
+ * Judged by directories: adding, removing or renaming anything changes the time of its directory, a purge as well. So the
+ * question costs one lstat(2) per directory and no readdir: a new directory shows in its parent. Contents rewritten in
+ * place show in no directory; for the files right at the top of the source (where euler-files looks) their own times are
+ * kept as well, the marker's age bounds the rest.
  *
- * @param workSince what {@link jobsWorkSince} is to say from now on; default: now
+ * @param maxAgeS age in seconds from which a marker no longer counts; 0 never counts
+ * @returns undefined if it is fresh
  */
+export async function whyStale(step: Step, maxAgeS: number, now = Date.now() / 1000): Promise<Stale | undefined> {
+  const marker = readMarker(step.marker);
+  if (!marker) return { why: "not synced yet" };
+  if (marker.source !== step.source) return { why: `synced from another source, ${marker.source}` };
+  if (marker.synced_at > now + skewS) return { why: "its marker is from the future" };
+  const age = now - (marker.ef?.compared_at ?? marker.synced_at);
+  if (age >= maxAgeS) return { why: "its marker has aged" };
+  if (!marker.ef) return { why: "synced by euler-files, which does not look below the top" };
+  if (marker.ef.rules !== step.rules) return { why: "excludes, mirror or rsync_extra_args changed" };
+  if (hasRestarted(marker.ef)) return { why: "this node was restarted since" };
+  const state = readTimes(step.manifest);
+  if (!state || state.run !== marker.ef.manifest) return { why: "its manifest is missing, damaged or of another run" };
+  return changeSince(state, step);
+}
+
+/** On the host that made the copy, and only there, it can be told whether its last writes may have been lost. */
+function hasRestarted({ host, boot }: NonNullable<Marker["ef"]>): boolean {
+  return boot !== "" && host === hostname() && bootId() !== "" && boot !== bootId();
+}
+
+async function changeSince({ entries, whole }: Times, { source, target }: Step): Promise<Stale | undefined> {
+  const below = (root: string, path: ByteString): Path =>
+    path === "" ? `${root}/` : osPath(`${Buffer.from(root).toString("latin1")}/${path}`); // "/": a link there is followed
+  const kept = entries.filter((entry) => entry.scratch !== undefined);
+  const scratchTimes = await mtimesAll(kept.map(({ path }) => below(target, path)));
+  const sourceTimes = await mtimesAll(entries.map(({ path }) => below(source, path)));
+  const onScratch = kept.filter((entry, i) => scratchTimes[i] !== entry.scratch);
+  const atSource = entries.filter((entry, i) => sourceTimes[i] !== entry.source);
+  const [first] = [...onScratch, ...atSource];
+  if (!first) return undefined;
+  const where = first.path === "" ? "its top directory" : display(first.path);
+  const why = onScratch.length > 0 ? `scratch changed: ${where}` : `the source changed: ${where}`;
+  if (!whole) return { why };
+  const dirs = [...onScratch, ...atSource.map(asDirectory)].map(({ path }) => path);
+  return { why, changed: new Set(dirs.flatMap((path) => [path, above(path)])) };
+}
+
+/** The directory that a path is in, "" for the top: what is read again there tells the new times of the path itself. */
+const above = (path: ByteString) => path.slice(0, Math.max(0, path.lastIndexOf("/")));
+
+/** Of a file at the top, the directory that it is in. */
+const asDirectory = (entry: Times["entries"][number]) => (entry.scratch === undefined ? { ...entry, path: "" } : entry);
+
+/** What is known of earlier syncs of a step. */
+export interface Known {
+  base: Base | undefined;
+  intent: Base | undefined;
+  /** From when on a file on scratch that changed may be a job's work, in seconds since 1970; 0 if unknown. */
+  workSince: number;
+}
+
+/**
+ * What earlier syncs left: of the last whole one, if its marker, where there is one, belongs to it; and of a later one that
+ * was interrupted.
+ */
+export function knownOf(step: Step): Known {
+  const marker = readMarker(step.marker);
+  const base = isOther(marker, step) ? undefined : readBase(step.manifest, marker?.ef?.manifest);
+  const intent = isPartial(step) ? readBase(step.partial) : undefined;
+  return { base, intent, workSince: marker?.synced_at ?? 0 };
+}
+
+/** Was the last whole copy made by euler-files, or of another source? A manifest beside its marker speaks of an earlier one. */
+const isOther = (marker: Marker | undefined, { source }: Step): boolean =>
+  marker !== undefined && (marker.ef === undefined || marker.source !== source);
+
+/** Say that the copy is whole. Manifest first, then the marker that names it: a crash between them is just not fresh. */
 export function writeMarker(
   step: Step,
-  before: Before,
-  entries: TimeEntry[],
-  by: { host: string; job?: string },
-  workSince?: number,
+  newestMtime: number,
+  times: Omit<Times, "run">,
+  base: Base,
+  by: { host: string; job?: string; compared_at?: number },
 ): void {
-  const synced_at = Date.now() / 1000;
-  const times = writeTimes(step.times, workSince ?? synced_at, entries);
+  const manifest = writeManifest(step.manifest, times, base);
+  const now = Date.now() / 1000;
   const marker: Marker = {
-    synced_at,
-    source_mtime: before.newestMtime,
+    synced_at: now,
+    source_mtime: newestMtime,
     var_name: step.name,
     source: step.source,
-    ef: { times, rules: step.rules, ...by },
+    ef: { manifest, rules: step.rules, boot: bootId(), compared_at: now, ...by },
   };
-  writeAtomic(step.marker, `${JSON.stringify(marker)}\n`);
+  writeAtomic(step.marker, `${JSON.stringify(marker)}\n`, 0o644, false);
   removeIfThere(step.partial);
 }
 
-/** The copy is about to change: until {@link writeMarker}, it is not known to be whole. */
-export function removeMarker(step: Step): void {
-  writeAtomic(step.partial, "");
+/**
+ * The copy is about to change: until {@link writeMarker}, it is not known to be whole.
+ *
+ * @param intent what will be there
+ * @param ours what is known to be ef's now, where that is more than the manifest says
+ */
+export function removeMarker(step: Step, intent: Base, ours?: Base): void {
+  if (isOther(readMarker(step.marker), step)) removeIfThere(step.manifest); // without the marker it would count again
+  if (ours) {
+    removeIfThere(step.marker);
+    writeManifest(step.manifest, { entries: [], whole: false }, ours);
+  }
+  writeManifest(step.partial, { entries: [], whole: false }, intent);
   removeIfThere(step.marker);
 }
+
+/**
+ * Keep a base for later decisions, where scratch is not the same as the source: a sync compares again, whatever the age of
+ * the marker. One of euler-files stays as it is.
+ */
+export function keepBase(step: Step, base: Base): void {
+  const marker = readMarker(step.marker);
+  if (marker && (!marker.ef || marker.source !== step.source)) return;
+  if (marker) removeIfThere(step.marker); // a crash before the new one leaves the manifest alone, which is a base too
+  const manifest = writeManifest(step.manifest, { entries: [never], whole: false }, base);
+  if (marker?.ef) writeAtomic(step.marker, `${JSON.stringify({ ...marker, ef: { ...marker.ef, manifest } })}\n`);
+}
+
+/** Beside the manifest while a push runs: what it means to bring to the source. */
+const pushingOf = ({ manifest }: Step) => manifest.replace(/manifest$/, "pushing");
+
+export function notePushing(step: Step, meant: Base): void {
+  writeManifest(pushingOf(step), { entries: [], whole: false }, meant);
+}
+
+export const endPushing = (step: Step): void => removeIfThere(pushingOf(step));
+
+/** What a push that was interrupted meant to bring, unless a sync has come since. */
+export function interruptedPush(step: Step): Base | undefined {
+  const timeOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  return timeOf(pushingOf(step)) >= timeOf(step.manifest) ? readBase(pushingOf(step)) : undefined;
+}
+
+/** The top of the source at a time that it never has. */
+const never: Times["entries"][number] = { path: "", source: unknownTime, scratch: undefined };
 
 /** Was a copy begun and not finished? */
 export const isPartial = (step: Step): boolean => present(step.partial);
 
 /**
  * The newest modification time of a directory and its immediate children, in seconds, as Python's `st_mtime` has it:
- * euler-files compares it with its own reading of the same directory, to the last bit.
+ * euler-files compares it with its own reading of the same directory, to the last bit, and follows links.
  */
-async function newestMtime(dir: string): Promise<number> {
-  const [children = []] = await readdirAll([dir]);
-  const paths: Path[] = [dir, ...children.map(({ path }) => path)];
-  const times = (await statAll(paths)).map((stat) => stat?.mtimeMs ?? 0); // 0: a dangling link, or gone meanwhile
-  const newest = times.reduce((a, b) => Math.max(a, b), 0);
-  // The same to the microsecond is perhaps not the same to the nanosecond: only these are asked for all their digits.
-  const exact = paths.filter((_, i) => (times[i] ?? 0) > newest - 0.001).map(exactSeconds);
-  return exact.reduce((a, b) => Math.max(a, b), 0);
+export function newestMtime(source: string, tree: Tree): number {
+  let newest = tree.mtime[0] as bigint;
+  const [from, to] = tree.children(0);
+  for (let row = from; row < to; row++) {
+    const time = tree.kind(row) === "link" ? timeBehind(source, tree.name(row)) : (tree.mtime[row] as bigint);
+    if (time > newest) newest = time;
+  }
+  return Number(newest / 1_000_000_000n) + 1e-9 * Number(newest % 1_000_000_000n);
 }
 
-function exactSeconds(path: Path): number {
-  const ns = statSync(path, { bigint: true, throwIfNoEntry: false })?.mtimeNs ?? 0n;
-  return Number(ns / 1_000_000_000n) + 1e-9 * Number(ns % 1_000_000_000n);
+/** 0 for a dangling link. */
+function timeBehind(source: string, name: ByteString): bigint {
+  try {
+    const at = osPath(`${Buffer.from(source).toString("latin1")}/${name}`);
+    return statSync(at, { bigint: true, throwIfNoEntry: false })?.mtimeNs ?? 0n;
+  } catch {
+    return 0n;
+  }
 }

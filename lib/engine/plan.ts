@@ -16,14 +16,16 @@ export interface Step {
   marker: string;
   /** `flock(2)`ed while the copy changes (shared with euler-files). */
   lock: string;
-  /** Directory times of both trees after the last sync; only ef's. */
-  times: string;
-  /** There while a copy is being made: what is at `target` may be half of it. */
+  /** What the last sync put on scratch, and the directory times of both trees then; only ef's. */
+  manifest: string;
+  /** There while a copy is being made, and holds what is meant to come: what is at `target` may be half of it. */
   partial: string;
-  /** Prefix of this variable's temporary directories, beside `target`: each run adds its own suffix. */
+  /** Prefix of temporary directories beside `target`, for an engine that needs one: each run adds its own suffix. */
   temp: string;
   /** rsync patterns of what the user does not want copied; those of the preset are added when it is. */
   exclude: readonly string[];
+  /** Is what the source deleted, and ef had put there, deleted on scratch too? */
+  mirror: boolean;
   /** What the configuration says of which files are copied: a copy made under other rules is not fresh. */
   rules: string;
   /** Variables exported beside it. */
@@ -72,11 +74,12 @@ function step(config: Config, env: Env, scratchBase: string, name: string): Step
     target: join(root, name),
     marker: join(root, `.${name}.synced`),
     lock: join(root, `.${name}.lock`),
-    times: join(root, `.${name}.times`),
+    manifest: join(root, `.${name}.manifest`),
     partial: join(root, `.${name}.partial`),
     temp: join(root, `.${name}.tmp-`),
     exclude: own?.exclude ?? [],
-    rules: JSON.stringify([own?.exclude ?? [], config.rsync_extra_args]),
+    mirror: own?.mirror ?? false,
+    rules: JSON.stringify([own?.exclude ?? [], config.rsync_extra_args, ...(own?.mirror ? ["mirror"] : [])]),
     env: own?.env ?? {},
   };
 }

@@ -4,8 +4,10 @@ import { run } from "../base/exec.ts";
 import type { Env } from "../base/paths.ts";
 import type { Config } from "../config/schema.ts";
 import { onPath } from "../drivers/programs.ts";
+import { quotas } from "../drivers/quota.ts";
 import { parseVersion } from "../drivers/rsync.ts";
 import { type Finding, fail, ok, warn } from "./finding.ts";
+import { distinctQuotas, isNearlyUsedUp, isUsedUp, quotaText } from "./quota-text.ts";
 
 /** A program that some commands need. */
 interface Tool {
@@ -73,25 +75,34 @@ export async function checkTool(tool: Tool, context: ToolContext): Promise<Findi
   }
 }
 
-/** rsync is what copies: it has to be there, and to be one whose options ef knows. */
+/** Does the configuration have rsync copy, instead of ef itself? */
+const usesRsync = ({ ef, rsync_extra_args }: Config): boolean => {
+  const { engine = "auto" } = ef?.transfer ?? {};
+  return engine === "rsync" || (engine === "auto" && rsync_extra_args.length > 0);
+};
+const rsyncFor = "ef.transfer.engine rsync, rsync_extra_args";
+
+/** rsync copies only where the configuration says so: then it has to be one whose options ef knows. */
 export async function checkRsync(context: ToolContext): Promise<Finding> {
+  const isUsed = context.config !== undefined && usesRsync(context.config);
   const fix = getIt("rsync", context.env);
+  const unfit = (found: string) =>
+    isUsed ? fail(found, fix) : warn(`${found}; it is not used (only for ${rsyncFor})`, fix);
   const [path] = await onPath("rsync", context.env);
-  if (path === undefined) return fail("not found: nothing can be copied", fix);
+  if (path === undefined)
+    return isUsed ? fail("not found: nothing can be copied", fix) : ok(`not found (needed for ${rsyncFor})`);
   let line: string;
   try {
     line = await versionOf(path, "--version", context);
   } catch (error) {
     context.signal.throwIfAborted();
-    return fail(`${path} does not start: ${messageOf(error)}`, fix);
+    return unfit(`${path} does not start: ${messageOf(error)}`);
   }
   const version = parseVersion(line);
-  if (!version)
-    return fail(`${path} is another program, "${line}": ef needs rsync of rsync.samba.org, 3.1 or newer`, fix);
-  if (version.number < 30_100) return fail(`${line} (${path}) is too old: ef needs 3.1 or newer`, fix);
-  if (version.number < 30_103) {
+  if (!version) return unfit(`${path} is another program, "${line}": ef needs rsync of rsync.samba.org, 3.1 or newer`);
+  if (version.number < 30_100) return unfit(`${line} (${path}) is too old: ef needs 3.1 or newer`);
+  if (version.number < 30_103 && isUsed)
     return warn(`${line} (${path}) misses an edit within the second of the last one: 3.1.3 sees it`, fix);
-  }
   return ok(`${line} (${path})`);
 }
 
@@ -115,16 +126,25 @@ export async function checkSlurm(context: ToolContext): Promise<Finding> {
   }
 }
 
-/** Is there a program that would tell a quota? */
-export async function checkQuota({ env }: ToolContext): Promise<Finding> {
-  const paths = (await Promise.all(quotaPrograms.map((program) => onPath(program, env)))).flatMap(
+/** How long quota tools may take, in seconds: less than a check may, so that it can say which of them hangs. */
+const quotaS = 4;
+
+/** What quotas leave at `path`, of all tools that tell. */
+export async function checkQuota(path: string, { env, signal }: ToolContext): Promise<Finding> {
+  const problems: string[] = [];
+  const onProblem = (text: string) => void problems.push(text);
+  const found = distinctQuotas(await quotas(path, { env, signal, timeoutS: quotaS, onProblem }));
+  const text = [...found.map(quotaText), ...problems].join("; ");
+  if (found.some(isUsedUp)) return fail(text, "nothing more can be written there: make room, or ask for more quota");
+  if (found.some(isNearlyUsedUp)) return warn(text, "make room, or ask for more quota");
+  if (problems.length > 0) return warn(text, "ef works without it, and then checks the free space only");
+  if (found.length > 0) return ok(text);
+  const programs = (await Promise.all(quotaPrograms.map((program) => onPath(program, env)))).flatMap(
     ([first]) => first ?? [],
   );
-  return ok(
-    paths.length > 0
-      ? `can be asked with ${paths.join(", ")}`
-      : `no program for it found (${quotaPrograms.join(", ")})`,
-  );
+  const there =
+    programs.length > 0 ? `programs for it: ${programs.join(", ")}` : `no ${quotaPrograms.join(", ")} found`;
+  return ok(`no limit known (${there})`);
 }
 
 function absent(name: string, neededFor: string, isUsed: Tool["isUsed"], { config, env }: ToolContext): Finding {

@@ -1,10 +1,16 @@
-import { lstatSync, type Stats, statSync } from "node:fs";
-import { setImmediate as nextTurn } from "node:timers/promises";
+/** What a tree takes on its storage, and what it consists of. */
+import { type BigIntStats, type Stats, statSync } from "node:fs";
+import { bytesOf } from "../base/bytes.ts";
 import { reasonOf } from "../base/errors.ts";
-import { lstatAll, type Path, readdirAll } from "../base/stat.ts";
+import { widenPool } from "../base/stat.ts";
 import { mark } from "../base/trace.ts";
+import { withinLimit } from "./finding.ts";
+import { Gauge } from "./gauge.ts";
+import type { Stamps } from "./purge.ts";
+import { scan } from "./scan.ts";
+import { Storage } from "./storage.ts";
+import type { Tree } from "./tree.ts";
 
-/** What a tree takes on its storage. */
 export interface Usage {
   /** Allocated, as `du` counts: holes cost nothing, directories cost their own blocks. */
   bytes: number;
@@ -20,18 +26,24 @@ export interface UsageOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** Directories read at once: enough to keep every request of a slow storage in flight. */
-const dirsAtOnce = 512;
-/** Paths between two looks at the clock: what a storage of 1 ms answers in an eighth of a second. */
-const pathsAtOnce = 8192;
+export interface SurveyOptions extends UsageOptions {
+  /** Hears the times of each file. */
+  onFile?: ((stamps: Stamps) => void) | undefined;
+}
+
+export interface Survey {
+  usage: Usage;
+  /** Its names; undefined if the deadline came first, or it is no directory. */
+  tree?: Tree;
+}
+
 /** Unit of `st_blocks`, whatever the file system's own block size is (stat(2)). */
 const blockBytes = 512;
 
 /**
  * Count a tree, with as many requests in flight as its storage answers.
  *
- * Gives what `du -s --block-size=1 ROOT/` prints: links inside are not followed, `root` itself may be one. Memory is
- * bounded by the directories not yet read, not by the files.
+ * Gives what `du -s --block-size=1 ROOT/` prints: links inside are not followed, `root` itself may be one.
  *
  * @returns undefined if there is nothing at `root`
  * @throws the signal's reason if that aborts
@@ -39,25 +51,39 @@ const blockBytes = 512;
  * const { bytes, files } = (await usage("/home/anna/.cache/huggingface")) ?? { bytes: 0, files: 0 };
  */
 export async function usage(root: string, options: UsageOptions = {}): Promise<Usage | undefined> {
+  return (await survey(root, options))?.usage;
+}
+
+/** {@link usage}, and what was seen on the way. Storage that hangs is left behind at the deadline. */
+export async function survey(root: string, options: SurveyOptions): Promise<Survey | undefined> {
   const top = statOf(root);
   if (!top) return undefined;
-  const total: Usage = { bytes: 0, files: 0, complete: true };
-  const seen = new Set<string>();
-  add(total, seen, root, top);
-  const waiting: Path[] = top.isDirectory() ? [root] : [];
-  while (waiting.length > 0 && (await inTime(total, options))) {
-    const read = await readdirAll(waiting.splice(-dirsAtOnce));
-    if (read.includes(undefined)) total.complete = false;
-    const entries = read.flatMap((dir) => dir ?? []);
-    for (const { path, isDirectory } of entries) if (isDirectory) waiting.push(path);
-    for (let from = 0; from < entries.length; from += pathsAtOnce) {
-      if (from > 0 && !(await inTime(total, options))) return total;
-      const paths = entries.slice(from, from + pathsAtOnce).map(({ path }) => path);
-      const stats = await lstatAll(paths);
-      for (const [i, path] of paths.entries()) add(total, seen, path, stats[i]);
+  const total = new Total(options);
+  if (!top.isDirectory()) return { usage: total.of(top) };
+  const leftMs = (options.deadlineMs ?? Number.POSITIVE_INFINITY) - Date.now();
+  if (leftMs <= 0) return { usage: { ...total.of(top), complete: false } };
+  const work = async (signal: AbortSignal | undefined) => {
+    await widenPool();
+    const storage = new Storage(undefined);
+    const onEntry = (stat: BigIntStats) => total.add(stat);
+    const found = await scan(bytesOf(root), { storage, gauge: new Gauge(), signal, onEntry });
+    for (const path of found.temps) {
+      signal?.throwIfAborted();
+      const stat = await storage.lookUp(`${bytesOf(root)}/${path}`);
+      if (stat) total.add(stat);
     }
+    return found;
+  };
+  const { signal } = options;
+  try {
+    const limited = leftMs < 2 ** 31;
+    const { tree, problems } = limited ? await withinLimit(leftMs / 1000, signal, work) : await work(signal);
+    return { usage: { ...total.now(), complete: problems.length === 0 }, tree };
+  } catch (error) {
+    signal?.throwIfAborted();
+    mark("usage", { path: root, why: reasonOf(error) });
+    return { usage: { ...total.now(), complete: false } };
   }
-  return total;
 }
 
 function statOf(root: string): Stats | undefined {
@@ -69,32 +95,39 @@ function statOf(root: string): Stats | undefined {
   }
 }
 
-/** Let timers and signals have their turn; say whether there is time left. */
-async function inTime(total: Usage, { deadlineMs, signal }: UsageOptions): Promise<boolean> {
-  await nextTurn();
-  signal?.throwIfAborted();
-  if (deadlineMs === undefined || Date.now() < deadlineMs) return true;
-  total.complete = false;
-  return false;
-}
+class Total {
+  readonly #usage: Usage = { bytes: 0, files: 0, complete: true };
+  readonly #onFile: SurveyOptions["onFile"];
+  /** Files with several names that were counted. */
+  readonly #seen = new Set<string>();
 
-function add(total: Usage, seen: Set<string>, path: Path, stats: Stats | undefined): void {
-  if (!stats) {
-    total.complete = false;
-    return;
+  constructor({ onFile }: SurveyOptions) {
+    this.#onFile = onFile;
   }
-  const isDirectory = stats.isDirectory();
-  if (!isDirectory && stats.nlink > 1) {
-    const inode = inodeOf(path, stats);
-    if (seen.has(inode)) return;
-    seen.add(inode);
-  }
-  total.bytes += stats.blocks * blockBytes;
-  if (!isDirectory) total.files++;
-}
 
-/** Which inode this is. Lustre's numbers do not fit into a double: two neighbours would look like one, so ask again. */
-function inodeOf(path: Path, { dev, ino }: Stats): string {
-  if (Number.isSafeInteger(ino)) return `${dev}:${ino}`;
-  return `${dev}:${lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino ?? ino}`;
+  add(stat: BigIntStats | Stats): void {
+    const isDirectory = stat.isDirectory();
+    if (!isDirectory && stat.nlink > 1) {
+      const inode = `${stat.dev}:${stat.ino}`;
+      if (this.#seen.has(inode)) return;
+      this.#seen.add(inode);
+    }
+    this.#usage.bytes += Number(stat.blocks) * blockBytes;
+    if (isDirectory) return;
+    this.#usage.files++;
+    if (!this.#onFile || !stat.isFile()) return;
+    const { mtimeMs, atimeMs, ctimeMs } = stat;
+    this.#onFile({ mtimeMs: Number(mtimeMs), atimeMs: Number(atimeMs), ctimeMs: Number(ctimeMs) });
+  }
+
+  /** With one more. */
+  of(stat: Stats): Usage {
+    this.add(stat);
+    return this.now();
+  }
+
+  /** So far: what is still being counted does not change it. */
+  now(): Usage {
+    return { ...this.#usage };
+  }
 }

@@ -115,7 +115,7 @@ test("EF_TRACE writes the time of each step, EF_LOG=debug shows them; stdout sta
   const file = join(at.dir, "trace");
   const { stdout, stderr } = await at.ef(["sync", "--shell", "bash"], { env: { EF_TRACE: file, EF_LOG: "debug" } });
   expect(stdout).toBe(`export HF_HOME='${at.cache("HF_HOME")}'\n`);
-  expect(stderr).toContain("rsync");
+  expect(stderr).toContain("copy HF_HOME");
   const steps = at
     .read(file)
     .trim()

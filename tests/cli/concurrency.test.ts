@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
-import { copyFileSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, copyFileSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { efArgv, eulerFiles, Home, have, haveEulerFiles, isBinary, run, until } from "../helpers.ts";
+import { efArgv, eulerFiles, Home, have, haveEulerFiles, isBinary, type Ran, run, until } from "../helpers.ts";
 
 /** A cache of `count` files of `bytes` each. */
 function tree(at: Home, dir: string, count: number, bytes: number): void {
@@ -132,15 +132,31 @@ test.skipIf(!haveEulerFiles)(
   60_000,
 );
 
+/** Slow enough that something can happen in the middle of a copy. */
+const slow = (bwlimit: string) => ({ ef: { transfer: { bwlimit } } });
+
+/** Names of ef's own below a directory: what a copy writes before it is whole. */
+async function temps(at: Home, dir = at.scratch): Promise<string[]> {
+  const { stdout } = await at.sh("sh", `find '${dir}' -name '.ef-*' -o -name '*.tmp*'`);
+  return stdout.split("\n").filter((line) => line !== "");
+}
+
+/** Every file that a user can see in the copy is the source's, from its first to its last byte. */
+async function expectWholeFiles(at: Home, source: string, copy: string): Promise<void> {
+  const script = `cd '${copy}' && find . -type f ! -name '.ef-*' -exec sh -c 'cmp "$1" "$2/$1"' sh {} '${source}' ';'`;
+  const { stdout, stderr } = await at.sh("sh", script);
+  expect(`${stdout}${stderr}`).toBe("");
+}
+
 for (const signal of ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"] as const) {
-  test(`${signal} in the middle of a copy: no child, lock free, no marker, nothing on stdout; the next run completes`, async () => {
+  test(`${signal} in the middle of a copy: no half file, lock free, no marker, nothing on stdout; the next run completes`, async () => {
     using at = new Home();
     tree(at, "hf", 40, 3000);
-    at.write("hf/large", "y".repeat(3_000_000));
-    at.configure({ HF_HOME: "hf" }, { ef: { transfer: { bwlimit: "500K" } } });
+    for (const dir of ["", "0/", "1/"]) at.write(`hf/${dir}large`, `${dir}y`.repeat(1_500_000));
+    at.configure({ HF_HOME: "hf" }, slow("500K"));
     const ran = await at.ef(["sync", "--shell", "bash"], {
       async onStart(child) {
-        await until("the copy", () => existsSync(at.cache("HF_HOME")) && readdirSync(at.cache("HF_HOME")).length > 0);
+        await until("the copy", async () => (await temps(at, at.cache("HF_HOME"))).length > 0);
         child.kill(signal);
       },
     });
@@ -149,52 +165,166 @@ for (const signal of ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"] as const) {
     await until("no child left", async () => (await processesOf(at)).length === 0);
     expect(await lockIsFree(at)).toBe(true);
     expect(existsSync(at.cache(".HF_HOME.synced"))).toBe(false);
+    expect(existsSync(at.cache(".HF_HOME.partial"))).toBe(true);
+    await expectWholeFiles(at, join(at.home, "hf"), at.cache("HF_HOME"));
+    if (signal !== "SIGKILL") expect(await temps(at)).toEqual([]);
     at.configure({ HF_HOME: "hf" });
     expect((await at.ef(["sync"])).code).toBe(0);
     await sameTrees(at, join(at.home, "hf"), at.cache("HF_HOME"));
+    expect(await temps(at)).toEqual([]);
     expect(readdirSync(at.cache(".")).sort()).toEqual([
       ".HF_HOME.lock",
+      ".HF_HOME.manifest",
       ".HF_HOME.synced",
-      ".HF_HOME.times",
       "HF_HOME",
     ]);
   }, 60_000);
 }
 
-/** An rsync that does something after its first real run. */
-function rsyncThen(at: Home, script: string): void {
-  rsyncThat(
-    at,
-    `if [ "$(wc -l <'${at.dir}/runs')" = 1 ]; then '${Bun.which("rsync")}' "$@" || exit; ${script}; exit; fi`,
-  );
+/** The last of many files, which is not opened before most of them are there. */
+const last = "00/199";
+
+/** Sync slowly, and do something when `early` is there and the last of many files waits for its turn. */
+async function syncMeanwhile(at: Home, early: readonly string[], meanwhile: () => void): Promise<Ran> {
+  for (let i = 100; i < 200; i++) at.write(`hf/00/${i}`, `${i}`.padEnd(10_000, "z"));
+  at.configure({ HF_HOME: "hf" }, slow("700K"));
+  const copied = (path: string) => existsSync(join(at.cache("HF_HOME"), path));
+  let doing: Promise<void> | undefined;
+  const ran = await at.ef(["sync", "--shell", "bash"], {
+    onStart() {
+      doing = until("the first files", () => ["00/100", ...early].every(copied)).then(() => {
+        if (copied(last)) throw new Error("all files are there already");
+        meanwhile();
+      });
+    },
+  });
+  await doing;
+  return ran;
 }
 
 test("a purge while the copy runs: what it took is copied again", async () => {
   using at = new Home({ "hf/a/1": "1", "hf/b/2": "2" });
-  at.configure({ HF_HOME: "hf" });
-  rsyncThen(at, `rm -r '${at.cache("HF_HOME")}/a' '${at.cache("HF_HOME")}/b/2'`);
-  expect((await at.ef(["sync"])).code).toBe(0);
+  const { code } = await syncMeanwhile(at, ["a/1", "b/2"], () => {
+    rmSync(join(at.cache("HF_HOME"), "a"), { recursive: true });
+    rmSync(join(at.cache("HF_HOME"), "b/2"));
+  });
+  expect(code).toBe(0);
   await sameTrees(at, join(at.home, "hf"), at.cache("HF_HOME"));
   expect((await at.ef(["sync"])).stderr).toBe("HF_HOME: fresh\n");
 });
 
-test("a source that is written while the copy runs: copied once more", async () => {
-  using at = new Home({ "hf/a": "old" });
-  at.configure({ HF_HOME: "hf" });
-  rsyncThen(at, `echo new >'${at.home}/hf/a'`);
-  expect((await at.ef(["sync"])).stderr).toContain("HF_HOME: complete");
+test("a source that is written before its turn comes: copied as it is then", async () => {
+  using at = new Home();
+  const { stderr, code } = await syncMeanwhile(at, [], () => {
+    at.write("hf/00/198", "shorter");
+    at.write(`hf/${last}`, "longer".repeat(20_000));
+  });
+  expect(stderr).toContain("HF_HOME: complete");
+  expect(stderr).not.toContain("warning");
+  expect(code).toBe(0);
+  await sameTrees(at, join(at.home, "hf"), at.cache("HF_HOME"));
+  expect((await at.ef(["sync"])).stderr).toBe("HF_HOME: fresh\n");
+});
+
+test("a source that is written after it came: the next sync sees it, however soon that is", async () => {
+  using at = new Home({ "hf/a": "old", "hf/deep/er/b": "old" });
+  await syncMeanwhile(at, ["a"], () => {
+    at.write("hf/a", "new");
+    at.write("hf/deep/er/c", "new");
+  });
+  const { stderr } = await at.ef(["sync"]);
+  expect(stderr).toContain("the source changed");
+  await sameTrees(at, join(at.home, "hf"), at.cache("HF_HOME"));
+});
+
+test("a large file that is written while it is copied: copied once more", async () => {
+  using at = new Home({ "hf/large": "x".repeat(3_000_000) });
+  at.configure({ HF_HOME: "hf" }, slow("3M"));
+  const { stderr, code } = await at.ef(["sync"], {
+    async onStart() {
+      await until("its copy", async () => (await temps(at, at.cache("HF_HOME"))).length > 0);
+      appendFileSync(join(at.home, "hf/large"), "and more");
+      expect(existsSync(join(at.cache("HF_HOME"), "large"))).toBe(false);
+    },
+  });
+  expect(stderr).toContain("HF_HOME: complete");
+  expect(stderr).not.toContain("warning");
+  expect(code).toBe(0);
   await sameTrees(at, join(at.home, "hf"), at.cache("HF_HOME"));
 });
 
 test("a source that never stands still: exported with a warning, and not called fresh", async () => {
-  using at = new Home({ "hf/a": "old" });
+  using at = new Home({ "hf/a": "old", "hf/large": "x".repeat(1_200_000) });
+  at.configure({ HF_HOME: "hf" }, slow("6M"));
+  const writing = setInterval(() => appendFileSync(join(at.home, "hf/large"), "more"), 20);
+  try {
+    const { stderr, stdout, code } = await at.ef(["sync", "--shell", "bash"]);
+    expect(stderr).toContain("still changing while it was copied (the next sync compares again): large");
+    expect(stdout).toContain("export HF_HOME=");
+    expect(code).toBe(0);
+    expect((await at.ef(["sync"])).stderr).not.toContain("fresh");
+    expect(await temps(at)).toEqual([]);
+  } finally {
+    clearInterval(writing);
+  }
   at.configure({ HF_HOME: "hf" });
-  rsyncThat(at, `'${Bun.which("rsync")}' "$@" || exit; echo more >>'${at.home}/hf/a'; exit`);
-  const { stderr, stdout, code } = await at.ef(["sync", "--shell", "bash"]);
-  expect(stderr).toContain("still changing while it was copied");
+  expect((await at.ef(["sync"])).stderr).toContain("HF_HOME: complete");
+  await sameTrees(at, join(at.home, "hf"), at.cache("HF_HOME"));
+});
+
+test("files that vanish while the copy runs: complete, with a warning that names the first", async () => {
+  using at = new Home({ "hf/a": "1" });
+  const { stderr, stdout, code } = await syncMeanwhile(at, [], () => {
+    rmSync(join(at.home, "hf/00/198"));
+    rmSync(join(at.home, "hf", last));
+  });
+  expect(stderr).toContain("2 files vanished at the source while it was copied: 00/198");
   expect(stdout).toContain("export HF_HOME=");
   expect(code).toBe(0);
-  expect((await at.ef(["sync"])).stderr).not.toContain("fresh");
+  await sameTrees(at, join(at.home, "hf"), at.cache("HF_HOME"));
+  await at.ef(["sync"]);
+  expect((await at.ef(["sync"])).stderr).toBe("HF_HOME: fresh\n");
+});
+
+test.each([["the first sync"], ["a later one"]])(
+  "%s: a file that a job makes before ours gets there is kept, and said",
+  async (which) => {
+    using at = new Home({ "hf/a": "1" });
+    if (which === "a later one") {
+      at.configure({ HF_HOME: "hf" });
+      await at.ef(["sync"]);
+    }
+    const theirs = join(at.cache("HF_HOME"), last);
+    const { stderr, code } = await syncMeanwhile(at, [], () => writeFileSync(theirs, "a job's"));
+    expect(stderr).toContain(`1 file changed on scratch while it was copied, and kept: ${last}`);
+    expect(readFileSync(theirs, "utf8")).toBe("a job's");
+    expect(code).toBe(0);
+    expect(await temps(at)).toEqual([]);
+    await at.ef(["sync", "--force"]);
+    expect(readFileSync(theirs, "utf8")).toBe("a job's");
+  },
+);
+
+test("a file that a job writes to while its new version is on its way is kept, and said", async () => {
+  using at = new Home({ "hf/a": "1", [`hf/${last}`]: "old" });
+  at.configure({ HF_HOME: "hf" });
+  await at.ef(["sync"]);
+  const theirs = join(at.cache("HF_HOME"), last);
+  rmSync(join(at.home, "hf/00"), { recursive: true });
+  at.configure({ HF_HOME: "hf" }, slow("700K"));
+  for (let i = 100; i < 200; i++) at.write(`hf/00/${i}`, `${i}`.padEnd(10_000, "z"));
+  let doing: Promise<void> | undefined;
+  const { stderr } = await at.ef(["sync"], {
+    onStart() {
+      doing = until("the first files", () => existsSync(join(at.cache("HF_HOME"), "00/100"))).then(() => {
+        expect(readFileSync(theirs, "utf8")).toBe("old");
+        writeFileSync(theirs, "a job's");
+      });
+    },
+  });
+  await doing;
+  expect(stderr).toContain(`1 file changed on scratch while it was copied, and kept: ${last}`);
+  expect(readFileSync(theirs, "utf8")).toBe("a job's");
 });
 
 test("a lock file that is a hard link to something else is refused, and that stays as it is", async () => {
@@ -213,7 +343,7 @@ test("a marker of the sync before is gone while the next one copies", async () =
   at.configure({ HF_HOME: "hf" });
   await at.ef(["sync"]);
   at.write("hf/large", "y".repeat(3_000_000));
-  at.configure({ HF_HOME: "hf" }, { ef: { transfer: { bwlimit: "500K" } } });
+  at.configure({ HF_HOME: "hf" }, slow("500K"));
   await at.ef(["sync"], {
     async onStart(child) {
       await until("the copy", () => !existsSync(at.cache(".HF_HOME.synced")));
@@ -225,6 +355,7 @@ test("a marker of the sync before is gone while the next one copies", async () =
 
 /** An rsync that misbehaves the first time, and the real one after that. */
 function rsyncThat(at: Home, first: string): void {
+  at.configure({ HF_HOME: "hf" }, { rsync_extra_args: ["--max-size=1G"] }); // rsync walks the tree itself
   const real = Bun.which("rsync");
   const file = join(at.dir, "bin/rsync");
   writeFileSync(
@@ -241,7 +372,6 @@ exec '${real}' "$@"
 
 test("files that vanish (exit 24): one more try, then complete", async () => {
   using at = new Home({ "hf/a": "1" });
-  at.configure({ HF_HOME: "hf" });
   rsyncThat(at, `[ "$(wc -l <'${at.dir}/runs')" = 1 ] && { echo 'file has vanished: "/x"' >&2; exit 24; }`);
   const { stderr, code } = await at.ef(["sync"]);
   expect(stderr).toContain("HF_HOME: complete");
@@ -251,7 +381,6 @@ test("files that vanish (exit 24): one more try, then complete", async () => {
 
 test("files that vanish twice: complete, with a warning that names them", async () => {
   using at = new Home({ "hf/a": "1" });
-  at.configure({ HF_HOME: "hf" });
   rsyncThat(at, `'${Bun.which("rsync")}' "$@"; echo 'file has vanished: "/x/y"' >&2; exit 24`);
   const { stderr, stdout, code } = await at.ef(["sync", "--shell", "bash"]);
   expect(stderr).toContain("1 file vanished at the source");
@@ -263,7 +392,7 @@ test("files that vanish twice: complete, with a warning that names them", async 
 
 test("rsync missing, too old, or openrsync: named, with what to do, and exit 1 for the variable", async () => {
   using at = new Home({ "hf/a": "1" });
-  at.configure({ HF_HOME: "hf" });
+  at.configure({ HF_HOME: "hf" }, { ef: { transfer: { engine: "rsync" } } });
   for (const line of [
     "openrsync: protocol version 29, rsync version 2.6.9 compatible",
     "rsync  version 3.0.9  protocol version 30",
@@ -325,7 +454,7 @@ test("A2.8: an error inside the locked part comes out as it is, and the lock is 
   at.configure({ HF_HOME: "hf" });
   await at.ef(["sync"]);
   at.write("hf/b", "2");
-  await at.sh("sh", `rm '${at.cache(".HF_HOME.times")}'; mkdir '${at.cache(".HF_HOME.times")}'`);
+  await at.sh("sh", `rm '${at.cache(".HF_HOME.manifest")}'; mkdir '${at.cache(".HF_HOME.manifest")}'`);
   const { stderr, code } = await at.ef(["sync"]);
   expect(stderr).toContain("HF_HOME: failed");
   expect(stderr).toContain("is not a regular file");

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { chmodSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import type { Check } from "../../lib/doctor.ts";
 import { Home, have, isBinary, type RunOptions, until } from "../helpers.ts";
 
@@ -230,9 +230,20 @@ describe("scratch", () => {
 });
 
 describe("programs", () => {
-  test("no rsync is a failure, with the way to get it", async () => {
+  test("rsync is needed only where the configuration has it copy: then none is a failure, with the way to get it", async () => {
     using at = healthy();
     const env = { PATH: pathWith(at, ["flock"]) };
+    const plain = await doctor(at, { env });
+    expect(failed(plain.checks)).toEqual([]);
+    expect(plain.check("rsync")).toMatchObject({
+      state: "ok",
+      found: "not found (needed for ef.transfer.engine rsync, rsync_extra_args)",
+    });
+    at.configure({ HF_HOME: "hf" }, { rsync_extra_args: ["--checksum"], ef: { transfer: { engine: "builtin" } } });
+    expect((await doctor(at, { env })).check("rsync")?.state).toBe("ok");
+    at.configure({ HF_HOME: "hf" }, { rsync_extra_args: ["--checksum"] });
+    expect(failed((await doctor(at, { env })).checks)).toEqual(["rsync"]);
+    at.configure({ HF_HOME: "hf" }, { ef: { transfer: { engine: "rsync" } } });
     const bare = await doctor(at, { env });
     expect(failed(bare.checks)).toEqual(["rsync"]);
     expect(bare.check("rsync")?.fix).toContain("module load rsync");
@@ -251,10 +262,15 @@ describe("programs", () => {
     ["one without nanoseconds", "echo 'rsync  version 3.1.2  protocol version 31'", "warn", "3.1.3"],
     ["one that does not start", "echo 'libpopt.so.0: not found' >&2; exit 127", "fail", "libpopt.so.0"],
   ] as const)("%s", async (_, script, state, found) => {
-    using at = healthy();
-    const { check } = await doctor(at, { env: { PATH: pathWith(at, ["flock"], { rsync: script }) } });
-    expect(check("rsync")?.state).toBe(state);
-    expect(check("rsync")?.found).toContain(found);
+    using at = healthy({ ef: { transfer: { engine: "rsync" } } });
+    const env = { PATH: pathWith(at, ["flock"], { rsync: script }) };
+    const used = await doctor(at, { env });
+    expect(used.check("rsync")?.state).toBe(state);
+    expect(used.check("rsync")?.found).toContain(found);
+    at.configure({ HF_HOME: "hf" });
+    const unused = await doctor(at, { env });
+    expect(unused.check("rsync")?.state).toBe(state === "fail" ? "warn" : "ok");
+    expect(failed(unused.checks)).toEqual([]);
   });
 
   test("an optional one is missed only if the configuration uses it", async () => {
@@ -272,17 +288,39 @@ describe("programs", () => {
     expect(used.code).toBe(0);
   });
 
-  test("singularity will do; Slurm tells its version and the job; quota programs are named", async () => {
+  test("singularity will do; Slurm tells its version and the job", async () => {
     using at = healthy();
     const PATH = pathWith(at, ["rsync", "flock"], {
       singularity: "echo 'singularity-ce version 4.1.0'",
       sbatch: "echo 'slurm 23.11.4'",
-      lfs: "exit 1",
     });
     const { check } = await doctor(at, { env: { PATH, SLURM_JOB_ID: "4711" } });
     expect(check("apptainer")?.found).toBe(`singularity-ce version 4.1.0 (${PATH}/singularity)`);
     expect(check("slurm")?.found).toBe(`slurm 23.11.4 (${PATH}/sbatch), sinfo not found, in job 4711`);
-    expect(check("quota")?.found).toBe(`can be asked with ${PATH}/lfs`);
+  });
+
+  test("what quotas leave on scratch; used up is a failure, one that does not answer a warning", async () => {
+    using at = healthy();
+    const fakes = resolve(import.meta.dir, "../fakes/quota");
+    const limits = join(at.dir, "limits");
+    const env = { PATH: `${fakes}:${at.env.PATH}`, EF_FAKE_QUOTA: limits, EF_FAKE_QUOTA_DIR: at.scratch };
+    const limit = (kib: number, files: number) =>
+      writeFileSync(limits, `user ${process.geteuid?.()} 0 ${kib} 0 ${files} 0`);
+    limit(2 ** 31, 1_000_000);
+    const plenty = await doctor(at, { env });
+    expect(plenty.check("quota")?.state).toBe("ok");
+    expect(plenty.check("quota")?.found).toMatch(/^l?quota, user: \S+ of 2\.0T, \d+ of 1M files$/);
+    limit(2 ** 31, 1);
+    const full = await doctor(at, { env });
+    expect(failed(full.checks)).toEqual(["quota"]);
+    expect(full.check("quota")?.found).toContain("of 1 files (used up)");
+    const late = await doctor(at, { env: { ...env, EF_FAKE_QUOTA_HANG: join(at.dir, "hang") } });
+    expect(late.check("quota")?.state).toBe("warn");
+    expect(late.check("quota")?.found).toContain("lquota: no answer within 4 s");
+    const none = await doctor(at, { env: { PATH: pathWith(at, ["flock"]) } });
+    expect(none.check("quota")).toEqual(
+      expect.objectContaining({ state: "ok", found: "no limit known (no quota, lfs, lquota found)" }),
+    );
   });
 
   test("SIGTERM while one of them hangs: stdout stays empty, scratch too", async () => {

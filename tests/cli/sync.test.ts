@@ -101,13 +101,13 @@ test("A2.9: what rsync could not copy is named, the variable is not exported, th
   expect(code).toBe(1);
 });
 
-test("A2.9: exit 23 is a failure: a directory in the way of a file", async () => {
+test("A2.9: a part that cannot be copied is a failure: a directory in the way of a file", async () => {
   using at = hub();
   mkdirSync(join(at.cache("HF_HOME"), "model.bin/full"), { recursive: true });
   const { stdout, stderr, code } = await at.ef(["sync", "--shell", "bash"]);
-  expect(stderr).toContain("model.bin");
-  expect(stderr).toContain("rsync exit 23");
+  expect(stderr).toContain(`${at.cache("HF_HOME")}/model.bin: something of another type is there, and not ef's`);
   expect(stdout).toBe("false\n");
+  expect(readdirSync(join(at.cache("HF_HOME"), "model.bin"))).toEqual(["full"]);
   expect(at.exists(at.cache(".HF_HOME.synced"))).toBe(false);
   expect(code).toBe(1);
 });
@@ -283,7 +283,7 @@ test("an export of something else is warned of; the source and the copy are fine
   }
 });
 
-test("not fresh: no marker, another source, the future, garbage, a link, euler-files' own, lost times, aged", async () => {
+test("not fresh: no marker, another source, the future, garbage, a link, euler-files' own, lost manifest, aged", async () => {
   using at = hub();
   await at.ef(["sync"]);
   const marker = at.cache(".HF_HOME.synced");
@@ -296,7 +296,7 @@ test("not fresh: no marker, another source, the future, garbage, a link, euler-f
     ["aged", () => writeFileSync(marker, JSON.stringify({ ...good, synced_at: Date.now() / 1000 - 3601 }))],
     ["not synced yet", () => writeFileSync(marker, '{"synced_at": ')],
     ["euler-files", () => writeFileSync(marker, JSON.stringify(plain))],
-    ["directory times", () => rmSync(at.cache(".HF_HOME.times"))],
+    ["its manifest is missing, damaged or of another run", () => rmSync(at.cache(".HF_HOME.manifest"))],
     [
       "not synced yet",
       () => {
@@ -406,9 +406,10 @@ test("no room: refused before the first byte, with both numbers; --no-preflight 
     expect(code).toBe(1);
     expect(readdirSync(at.cache("HF_HOME"))).toEqual([]);
     const tried = await at.ef(["sync", "--no-preflight"]);
-    expect(tried.stderr).toContain("No space left");
+    expect(tried.stderr).toContain(`Cannot write ${at.cache("HF_HOME")}/large: no space left`);
     expect(tried.code).toBe(1);
     expect(at.exists(at.cache(".HF_HOME.synced"))).toBe(false);
+    expect(readdirSync(at.cache("HF_HOME")).filter((name) => name.startsWith(".ef-"))).toEqual([]);
 
     rmSync(join(at.home, "hf/large"));
     for (let i = 0; i < 60; i++) at.write(`hf/many/${i}`, "");
@@ -430,7 +431,7 @@ test("leftovers of a killed run are removed; those of a running one are not", as
   expect(at.exists(live)).toBe(true);
 });
 
-test("a job's newer file on scratch is kept and named; one that changed at home as well, later, is copied", async () => {
+test("a job's file on scratch is kept and named, also one that changed at home as well: a push resolves that", async () => {
   using at = hub();
   at.write("hf/we[ird *", "old");
   await at.ef(["sync"]);
@@ -453,8 +454,18 @@ test("a job's newer file on scratch is kept and named; one that changed at home 
     expect((await at.ef(["sync"])).stderr).toContain("changed on scratch since the last sync");
     expect(at.read(join(at.cache("HF_HOME"), "model.bin"))).toBe("a job's work");
   }
+  // Changed at home as well, and later: no clock decides which of the two is lost.
   at.write("hf/model.bin", "newer");
   utimesSync(join(at.home, "hf/model.bin"), later(120), later(120));
+  for (const args of [["sync"], ["sync", "--force"], ["sync", "--force"]]) {
+    const both = await at.ef([...args, "--shell", "bash"]);
+    expect(both.stderr).toContain("changed on scratch since the last sync, and kept as it is there: model.bin");
+    expect(both.stdout).toContain("export HF_HOME=");
+    expect(at.read(join(at.cache("HF_HOME"), "model.bin"))).toBe("a job's work");
+    expect(at.read(join(at.home, "hf/model.bin"))).toBe("newer");
+  }
+  // Without the job's file there is nothing to keep.
+  rmSync(join(at.cache("HF_HOME"), "model.bin"));
   await at.ef(["sync"]);
   expect(at.read(join(at.cache("HF_HOME"), "model.bin"))).toBe("newer");
 });
@@ -473,9 +484,9 @@ test("a marker whose own part is damaged or of a later version: not fresh, no cr
   await at.ef(["sync"]);
   const marker = at.cache(".HF_HOME.synced");
   const good = JSON.parse(at.read(marker));
-  for (const ef of [{}, { rules: good.ef.rules }, { ...good.ef, times: 7 }, "x", 1, []]) {
+  for (const ef of [{}, { rules: good.ef.rules }, { ...good.ef, manifest: 7 }, "x", 1, []]) {
     writeFileSync(marker, JSON.stringify({ ...good, ef }));
-    rmSync(at.cache(".HF_HOME.times"), { force: true });
+    rmSync(at.cache(".HF_HOME.manifest"), { force: true });
     const { stderr, code } = await at.ef(["sync"]);
     expect(stderr).toContain("HF_HOME: complete (nothing to copy");
     expect(code).toBe(0);
@@ -570,7 +581,7 @@ test("an rsync that copies nothing and says all is well is not believed", async 
     `#!/bin/sh\ncase " $* " in *" --version "*|*" --dry-run "*) exec '${Bun.which("rsync")}' "$@";; esac\n`,
     { mode: 0o755 },
   );
-  at.configure({ HF_HOME: "hf" });
+  at.configure({ HF_HOME: "hf" }, { ef: { transfer: { engine: "rsync" } } });
   const { stderr, code: failed } = await at.ef(["sync"]);
   expect(stderr).toContain("the files are not there");
   expect(failed).toBe(1);
@@ -585,9 +596,64 @@ test("--delete of the user's own is said before and after", async () => {
 });
 
 test("keys that this version does not act on are said", async () => {
-  using at = hub({ ef: { vars: { HF_HOME: { mirror: true } }, transfer: { times: "arrival" }, purge: { days: 15 } } });
+  using at = hub({
+    ef: {
+      vars: { HF_HOME: { mirror: true, node_local: true } },
+      transfer: { times: "arrival" },
+      purge: { days: 15 },
+    },
+  });
   const { stderr } = await at.ef(["sync"]);
-  expect(stderr).toContain("without effect in this version of ef: ef.vars.HF_HOME.mirror, ef.transfer.times, ef.purge");
+  expect(stderr).toContain("without effect in this version of ef: ef.vars.HF_HOME.node_local\n");
+});
+
+test("mirror: what was deleted at home goes from scratch too; what a job made or changed stays", async () => {
+  using at = hub({ ef: { vars: { HF_HOME: { mirror: true } } } });
+  for (const name of ["gone/a", "gone/b", "mixed/a", "mixed/changed"]) at.write(`hf/${name}`, name);
+  await at.ef(["sync"]);
+  const copy = at.cache("HF_HOME");
+  writeFileSync(join(copy, "mixed/job"), "a job's");
+  writeFileSync(join(copy, "mixed/changed"), "changed by a job");
+  for (const dir of ["gone", "mixed"]) rmSync(join(at.home, "hf", dir), { recursive: true });
+  expect((await at.ef(["sync", "--dry-run"])).stderr).toContain("4 to delete"); // gone/a, gone/b, gone, mixed/a
+  const { stderr, code } = await at.ef(["sync"]);
+  expect(stderr).toContain("4 to delete");
+  expect(code).toBe(0);
+  expect(readdirSync(copy).sort()).toEqual(["hub", "mixed", "model.bin"]);
+  expect(readdirSync(join(copy, "mixed")).sort()).toEqual(["changed", "job"]);
+  expect((await at.ef(["sync"])).stderr).toBe("HF_HOME: fresh\n");
+  // A home that is not mounted: nothing is deleted because of it.
+  rmSync(join(at.home, "hf"), { recursive: true });
+  mkdirSync(join(at.home, "hf"));
+  await at.ef(["sync"]);
+  expect(readdirSync(copy).sort()).toEqual(["hub", "mixed", "model.bin"]);
+});
+
+test("A2.4: without mirror, what was deleted at home stays on scratch", async () => {
+  using at = hub();
+  at.write("hf/gone", "1");
+  await at.ef(["sync"]);
+  rmSync(join(at.home, "hf/gone"));
+  await at.ef(["sync"]);
+  expect(at.read(join(at.cache("HF_HOME"), "gone"))).toBe("1");
+});
+
+test("times: arrival: files get the time they came, an environment keeps its own; fresh, and changes are still seen", async () => {
+  using at = hub({ ef: { transfer: { times: "arrival" } } });
+  at.write("hf/env/pyvenv.cfg", "");
+  at.write("hf/env/lib/a.py", "");
+  const old = new Date("2020-02-02T02:02:02Z");
+  for (const name of ["model.bin", "env/lib/a.py"]) utimesSync(join(at.home, "hf", name), old, old);
+  const began = Date.now();
+  expect((await at.ef(["sync"])).stderr).not.toContain("changing");
+  const copy = at.cache("HF_HOME");
+  expect(statSync(join(copy, "model.bin")).mtimeMs).toBeGreaterThanOrEqual(began - 1);
+  expect(statSync(join(copy, "env/lib/a.py")).mtimeMs).toBe(old.getTime());
+  expect((await at.ef(["sync"])).stderr).toBe("HF_HOME: fresh\n");
+  expect((await at.ef(["sync", "--force"])).stderr).toContain("nothing to copy");
+  at.write("hf/model.bin", "WEIGHTS");
+  expect((await at.ef(["sync"])).stderr).toContain("complete (1 file, 7 B");
+  expect(at.read(join(copy, "model.bin"))).toBe("WEIGHTS");
 });
 
 test("another source: said that the files of the earlier one are still there", async () => {

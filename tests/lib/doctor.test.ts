@@ -232,7 +232,7 @@ describe("doctor", () => {
   test("an empty environment is a list of findings, not an error", async () => {
     const checks = await doctor({ env: {} });
     const failed = checks.filter(({ state }) => state === "fail").map(({ name }) => name);
-    expect(failed).toEqual(["file", "$SCRATCH", "rsync"]);
+    expect(failed).toEqual(["file", "$SCRATCH"]);
     expect(checks.find(({ name }) => name === "file")?.found).toContain("HOME is not set");
   });
 

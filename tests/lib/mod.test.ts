@@ -17,7 +17,9 @@ test("the names of the library", () => {
     "getKey",
     "loadConfig",
     "lock",
+    "onConflicts",
     "presets",
+    "push",
     "setKey",
     "shellInit",
     "status",
@@ -25,6 +27,7 @@ test("the names of the library", () => {
     "traceTo",
     "updateConfig",
     "usage",
+    "verify",
   ]);
 });
 

@@ -53,14 +53,26 @@ test("a step has every path that it will touch", () => {
       target: "/scratch/x/.cache/euler-files/HF_HOME",
       marker: "/scratch/x/.cache/euler-files/.HF_HOME.synced",
       lock: "/scratch/x/.cache/euler-files/.HF_HOME.lock",
-      times: "/scratch/x/.cache/euler-files/.HF_HOME.times",
+      manifest: "/scratch/x/.cache/euler-files/.HF_HOME.manifest",
       partial: "/scratch/x/.cache/euler-files/.HF_HOME.partial",
       temp: "/scratch/x/.cache/euler-files/.HF_HOME.tmp-",
       rules: '[["*.tmp"],[]]',
       exclude: ["*.tmp"],
+      mirror: false,
       env: { A: "1" },
     },
   ]);
+});
+
+test("mirror is among the rules that a copy was made by", () => {
+  const of = (own: object) => {
+    const vars = { A: { source: "/a" } };
+    const [step] = plan(config({ vars, ef: { vars: { A: own } } }), env).steps;
+    return [step?.mirror, step?.rules];
+  };
+  expect(of({})).toEqual([false, "[[],[]]"]);
+  expect(of({ mirror: false })).toEqual([false, "[[],[]]"]);
+  expect(of({ mirror: true })).toEqual([true, '[[],[],"mirror"]']);
 });
 
 test("which variables: the enabled ones, or those named, once each", () => {

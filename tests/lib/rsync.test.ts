@@ -1,23 +1,28 @@
 import { expect, test } from "bun:test";
 import {
+  checkExtraArgs,
+  effectOf,
+  listArgv,
+  nameList,
   parseDeleted,
   parseItem,
   parseProgress,
   parseSkipped,
   parseVersion,
-  rsyncArgv,
+  treeArgv,
   unescapeName,
 } from "../../lib/drivers/rsync.ts";
 
-test("argv: contents to contents, hostile names after --, what ef reads last", () => {
-  const argv = rsyncArgv({
+test("argv of a tree: contents to contents, hostile names after --, what ef reads last", () => {
+  const argv = treeArgv({
     source: "/home/a b/-x",
     target: "/scratch/$t/",
     exclude: ["/.locks/", "- odd"],
+    filterStdin: true,
     tempDir: "/scratch/.tmp",
     setgid: true,
     nanoseconds: true,
-    bwlimit: "200M",
+    bytesPerS: 200 * 1024 ** 2,
     extraArgs: ["--compress"],
   });
   expect(argv).toEqual([
@@ -26,7 +31,8 @@ test("argv: contents to contents, hostile names after --, what ef reads last", (
     "--chmod=Dg+s",
     "--temp-dir=/scratch/.tmp",
     "--modify-window=-1",
-    "--bwlimit=200M",
+    "--bwlimit=204800",
+    "--filter=merge -",
     "--exclude=/.locks/",
     "--exclude=- odd",
     "--compress",
@@ -40,11 +46,82 @@ test("argv: contents to contents, hostile names after --, what ef reads last", (
   ]);
 });
 
-test("argv: a dry run writes nothing and needs no temporary directory", () => {
-  const argv = rsyncArgv({ source: "/s", target: "/t", tempDir: "/x", dryRun: true });
+test("argv of a tree: a dry run writes nothing and needs no temporary directory", () => {
+  const argv = treeArgv({ source: "/s", target: "/t", tempDir: "/x", dryRun: true });
   expect(argv).toContain("--dry-run");
   expect(argv.join(" ")).not.toContain("temp-dir");
 });
+
+test("argv of a list: never recursive, whatever the user's arguments; never in place of what is new there", () => {
+  const argv = listArgv({
+    source: "/s",
+    target: "/t",
+    which: "new",
+    extraArgs: ["-a"],
+    xattrs: true,
+    nanoseconds: true,
+  });
+  expect(argv).toEqual([
+    "rsync",
+    "-lpt",
+    "--no-implied-dirs",
+    "--ignore-times",
+    "--ignore-existing",
+    "--modify-window=-1",
+    "-AX",
+    "-a",
+    "--no-recursive",
+    "--from0",
+    "--files-from=-",
+    "--8-bit-output",
+    "--info=NONE,PROGRESS2",
+    "--no-human-readable",
+    "--outbuf=Line",
+    "--",
+    "/s/",
+    "/t/",
+  ]);
+  expect(listArgv({ source: "/s", target: "/t", which: "over" })).not.toContain("--ignore-existing");
+  expect(listArgv({ source: "/s", target: "/t", which: "differing" })).not.toContain("--ignore-times");
+  expect(listArgv({ source: "/s", target: "/t", which: "differing", directories: {} })).toContain("-lptd");
+});
+
+test("a list of names: bytes, none of them a comment", () => {
+  expect(nameList(["#a", "caf\xe9/n\nl"])).toEqual(Buffer.from("./#a\0./caf\xe9/n\nl\0", "latin1"));
+});
+
+test.each<[string, ReturnType<typeof effectOf>]>([
+  ["", "neither"],
+  ["-z", "neither"],
+  ["-zWPv", "neither"],
+  ["--compress-level=3 --bwlimit 100 -T /x", "neither"],
+  ["--info=progress2 --no-whole-file --inplace", "neither"],
+  ["--chmod=F640", "attributes"],
+  ["--chmod F640 -z", "attributes"],
+  ["--no-perms", "attributes"],
+  ["-O", "attributes"],
+  ["-av", "attributes"],
+  ["--delete", "selection"],
+  ["-z --max-size=1", "selection"],
+  ["-zu", "selection"],
+  ["-c", "selection"],
+  ["-f -_x", "selection"],
+  ["--exclude *.o", "selection"],
+  ["--no-times", "selection"],
+  ["-L", "selection"],
+  ["--no-such-option", "selection"],
+  ["/another/source", "selection"],
+  ["-", "selection"],
+])("what %j changes: %s", (args, effect) => {
+  expect(effectOf(args.split(" ").filter(Boolean))).toBe(effect);
+});
+
+test.each([["--exclude=!"], ["--filter", "!"], ["-f", "clear"], ["-f!"], ["-z", "--include=!"]])(
+  "arguments that would clear ef's own patterns are refused: %s %s",
+  (...args: unknown[]) => {
+    expect(() => checkExtraArgs(args.filter((arg) => typeof arg === "string"))).toThrow("clears ef's own patterns");
+  },
+);
 
 test.each([
   ["rsync  version 3.1.0  protocol version 31\n", 30_100],

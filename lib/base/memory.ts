@@ -1,0 +1,19 @@
+/** What may be left behind between two garbage collections: 32,768 items of a kilobyte or less. */
+const itemsEach = 1 << 15;
+
+let items = 0;
+
+/**
+ * Count one more item of a long list, and collect garbage now and then.
+ *
+ * The runtime lets its heap grow with the memory of the machine, to some hundred megabytes here; on a login node that is
+ * somebody else's. A collection takes some milliseconds, and comes after some hundred.
+ *
+ * @param weight of an item that leaves more behind than a kilobyte
+ */
+export function oneMore(weight = 1): void {
+  items += weight;
+  if (items < itemsEach) return;
+  items = 0;
+  if (typeof Bun !== "undefined") Bun.gc(true);
+}

@@ -1,0 +1,135 @@
+/** Directories of a target: made before what goes into them, their times and modes set after. */
+import { errnoOf } from "../base/errors.ts";
+import { get, type Steps } from "../base/steps.ts";
+import { type Carrying, type DirectoryRules, each, type Failure, type Job, State } from "./carrying.ts";
+import { type Copying, copyAttributes } from "./copy-file.ts";
+import { type Diff, Do, sameTime } from "./diff.ts";
+
+export async function makeDirectories(
+  { source, todo, state }: Job,
+  cx: Copying,
+  carrying: Pick<Carrying, "gauge" | "signal">,
+  failures: Failure[],
+) {
+  const path = (row: number) => source.path(row);
+  function* make(row: number): Steps<void> {
+    try {
+      yield* get(cx.target.mkdir(`${cx.to}/${path(row)}`, 0o700 | (source.permissions(row) & 0o777)));
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return;
+      if (errnoOf(error) !== "EEXIST") throw error;
+      if (!(yield* get(cx.target.lstat(`${cx.to}/${path(row)}`))).isDirectory()) throw error;
+    }
+    state[row] = State.done;
+  }
+  // Level by level: a directory is there before those in it.
+  let level: number[] = [];
+  const depths = new Uint16Array(source.length);
+  let depth = 0;
+  for (let row = 1; row < source.length; row++) {
+    depths[row] = (depths[source.parent[row] as number] as number) + 1;
+    if (todo[row] === Do.mkdir) level.push(row);
+  }
+  level.sort((a, b) => (depths[a] as number) - (depths[b] as number) || a - b);
+  while (level.length > 0) {
+    depth = depths[level[0] as number] as number;
+    const end = level.findIndex((row) => depths[row] !== depth);
+    const now = end < 0 ? level : level.slice(0, end);
+    level = end < 0 ? [] : level.slice(end);
+    await each(now, make, path, carrying, failures);
+  }
+}
+
+/** Times of directories, then their modes: what is deeper first, as a mode may bar the way. @returns how many changed */
+export async function finishDirectories(
+  diff: Diff,
+  cx: Copying,
+  carrying: Carrying,
+  failures: Failure[],
+): Promise<number> {
+  let finished = 0;
+  const { source, target, todo, there } = diff;
+  const { directories } = carrying;
+  const touched = touchedDirectories(diff);
+  const path = (row: number) => (row === 0 ? cx.to : `${cx.to}/${source.path(row)}`);
+  const isNew = (row: number) => todo[row] === Do.mkdir;
+  const careful = (work: (row: number) => Steps<void>) =>
+    function* (row: number): Steps<void> {
+      try {
+        yield* work(row);
+      } catch (error) {
+        const code = errnoOf(error);
+        if (code === "ENOENT") return; // purged just now: the look after the copy finds that
+        // A directory of a colleague's keeps its own mode and times.
+        if (isNew(row) || (code !== "EPERM" && code !== "EACCES")) throw error;
+      }
+    };
+  const setTimes = careful(function* (row) {
+    if (cx.xattrs) copyAttributes(cx, source.path(row), path(row));
+    const mtimeNs = cx.arrivalNs ?? (source.mtime[row] as bigint);
+    const isTouched = isNew(row) || touched.has(row);
+    const asIs = () =>
+      cx.arrivalNs !== undefined || sameTime(mtimeNs, target.mtime[(there[row] as number) - 1] as bigint);
+    if (!isTouched && asIs()) return;
+    finished++;
+    yield* get(cx.target.setTimes(path(row), mtimeNs));
+  });
+  const setMode = careful(function* (row) {
+    const here = (there[row] as number) - 1;
+    const want = directoryMode(source.permissions(row), directories);
+    const differs =
+      isNew(row) || cx.xattrs || (touched.has(row) && isShut(diff, row)) || target.permissions(here) !== want;
+    if (row === 0 || !differs) return;
+    finished++;
+    yield* get(cx.target.chmod(path(row), want));
+  });
+  const rows: number[] = [];
+  for (let row = source.length - 1; row >= 0; row--) {
+    const here = (there[row] as number) - 1;
+    const isThere = isNew(row) || (here >= 0 && target.kind(here) === "dir");
+    if (source.kind(row) === "dir" && todo[row] !== Do.blocked && isThere) rows.push(row);
+  }
+  await each(rows, setTimes, (row) => source.path(row), carrying, failures);
+  const isOpen = (row: number) => (source.permissions(row) & 0o700) === 0o700;
+  await each(rows.filter(isOpen), setMode, (row) => source.path(row), carrying, failures);
+  for (const row of rows) if (!isOpen(row)) await each([row], setMode, () => source.path(row), carrying, failures);
+  return finished;
+}
+
+/** Is a directory of the target one that its owner may not write to? */
+function isShut({ source, target, there }: Pick<Diff, "source" | "target" | "there">, row: number): boolean {
+  const here = (there[row] as number) - 1;
+  return source.kind(row) === "dir" && here >= 0 && (target.permissions(here) & 0o700) !== 0o700;
+}
+
+/** Let ourselves into directories of the target where something is to be done (a Go module cache has none to write to). */
+export async function openDirectories(diff: Diff, cx: Copying, carrying: Carrying, failures: Failure[]): Promise<void> {
+  const { source, target, there } = diff;
+  const rows = [...touchedDirectories(diff)].filter((row) => isShut(diff, row)).sort((a, b) => a - b);
+  function* open(row: number): Steps<void> {
+    const mode = target.permissions((there[row] as number) - 1) | 0o700;
+    yield* get(cx.target.chmod(`${cx.to}/${source.path(row)}`, mode));
+  }
+  for (const row of rows) await each([row], open, () => source.path(row), carrying, failures);
+}
+
+/** Directories whose time changed because of what was done in them. */
+function touchedDirectories({ source, todo, clear, remove, target, leaders }: Diff): Set<number> {
+  const touched = new Set<number>();
+  let last = -1;
+  for (let row = 1; row < source.length; row++) {
+    if (todo[row] === Do.nothing || todo[row] === Do.keep || source.parent[row] === last) continue;
+    last = source.parent[row] as number;
+    touched.add(last);
+  }
+  for (const row of leaders.keys()) touched.add(source.parent[row] as number);
+  for (const row of [...clear, ...remove]) {
+    const dir = source.find(target.path(target.parent[row] as number));
+    if (dir !== undefined) touched.add(dir);
+  }
+  return touched;
+}
+
+export function directoryMode(permissions: number, { setgid, groupWritable }: DirectoryRules): number {
+  return (permissions & ~0o2000) | (setgid ? 0o2000 : 0) | (groupWritable ? 0o020 : 0);
+}
