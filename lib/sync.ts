@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { mapLimit } from "./base/async.ts";
 import { EfError, reasonOf } from "./base/errors.ts";
 import type { Env } from "./base/paths.ts";
@@ -103,6 +104,15 @@ export async function sync(config: Config, options: SyncOptions = {}): Promise<S
   return report(scratchBase, steps, results, warnings);
 }
 
+/** Did it hold some thousand files the last time? Then a second thread is worth its start, and the sooner the better. */
+function isLarge({ manifest }: Step): boolean {
+  try {
+    return (statSync(manifest, { throwIfNoEntry: false })?.size ?? 0) > 150_000;
+  } catch {
+    return false; // what is wrong with scratch is said in its place
+  }
+}
+
 /** Why a step is not fresh; undefined if it is. */
 async function why(step: Step, config: Config, { force }: SyncOptions): Promise<Stale | undefined> {
   if (force) return { why: "forced" };
@@ -119,6 +129,7 @@ async function prepare(
 ) {
   await widenPool(); // before anything uses it
   const signal = typeof options.signal === "function" ? options.signal() : options.signal;
+  if (steps.some(isLarge)) (await import("./engine/threads.ts")).warm(options.workers ?? config.ef?.transfer?.workers);
   const { bring, checkRoots, chooseEngine, ensureScratch, notYet, quotasOnce, Space } = await span(
     "load",
     () => import("./engine/copying.ts"),

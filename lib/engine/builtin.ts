@@ -6,6 +6,7 @@ import { widenPool } from "../base/stat.ts";
 import { span } from "../base/trace.ts";
 import { plural } from "../base/units.ts";
 import { libc } from "../drivers/libc.ts";
+import { looks } from "../drivers/statx.ts";
 import { trustAfter } from "./after.ts";
 import { type Carried, carryOut, rowsIn } from "./carry.ts";
 import { type Carrying, type Failure, type Job, State } from "./carrying.ts";
@@ -46,7 +47,8 @@ export function builtinEngine(options: BuiltinOptions): Engine {
 export async function sidesOf(workers: number | "auto"): Promise<Sides> {
   await widenPool();
   const calls = await libc();
-  return { source: new Storage(calls), target: new Storage(calls), workers };
+  const quick = await looks();
+  return { source: new Storage(calls, quick), target: new Storage(calls, quick), workers };
 }
 
 /** Milliseconds between two reports of progress. */

@@ -40,7 +40,7 @@ export async function compareTrees(
       exclude,
       trust: side === "target" ? trust : undefined,
       recall: known && changed ? recall(known, at, changed) : undefined,
-      onLarge: threads > 1 ? warm : undefined,
+      onLarge: () => warm(sides.workers),
     };
     // A dry run makes no directory: what is not there is compared as empty.
     if (side === "target" && !present(transfer.target)) return { tree: new Tree(), problems: [], temps: [] };

@@ -7,10 +7,11 @@ import type { ByteString } from "../base/bytes.ts";
 import { errnoOf } from "../base/errors.ts";
 import { oneMore } from "../base/memory.ts";
 import { get, type Steps } from "../base/steps.ts";
+import type { Look } from "../drivers/statx.ts";
 import { crew } from "./crew.ts";
 import type { Gauge } from "./gauge.ts";
 import { isTemp } from "./names.ts";
-import type { Storage } from "./storage.ts";
+import { lookOf, type Storage } from "./storage.ts";
 import { Flag, type Kind, Tree } from "./tree.ts";
 
 export interface ScanOptions {
@@ -82,7 +83,7 @@ export async function scan(root: ByteString, options: ScanOptions): Promise<Scan
     let names: ByteString[];
     try {
       // Its row may be what was recalled of its parent: it is to be as it is now, and from before its names are read.
-      const now = recall && dir !== 0 ? yield* get(storage.lookUp(below(path))) : undefined;
+      const now = recall && dir !== 0 ? yield* get(storage.glance(below(path))) : undefined;
       if (now) setRow(tree, dir, now);
       names = (yield* get(storage.list(below(path)))).sort(byBytes);
     } catch (error) {
@@ -114,19 +115,27 @@ export async function scan(root: ByteString, options: ScanOptions): Promise<Scan
   }
 
   function* look({ start, names, first, at, to }: Lot): Steps<void> {
+    const seen = options.onEntry ? undefined : storage.glanceAll(`${root}/${start}`, names.slice(at, to));
     for (let i = at; i < to; i++) {
       const path = start + (names[i] as ByteString);
       const row = first + i;
       oneMore();
       try {
-        const stat = yield* get(storage.lookUp(`${root}/${path}`));
-        if (!stat) continue; // gone since
-        const kind = setRow(tree, row, stat);
+        const stat = options.onEntry ? yield* get(storage.lookUp(`${root}/${path}`)) : undefined;
+        const known = seen?.[i - at];
+        const look =
+          seen && known !== null
+            ? known
+            : options.onEntry
+              ? stat && lookOf(stat)
+              : yield* get(storage.glance(`${root}/${path}`));
+        if (!look) continue; // gone since
+        const kind = setRow(tree, row, look);
         if (exclude?.(path, kind === "dir")) {
           tree.set(row, gone);
           continue;
         }
-        options.onEntry?.(stat);
+        if (stat) options.onEntry?.(stat);
         if (kind === "dir") dirs.push(row);
         else if (kind === "link") tree.links.set(row, yield* get(storage.readlink(`${root}/${path}`)));
       } catch (error) {
@@ -139,7 +148,7 @@ export async function scan(root: ByteString, options: ScanOptions): Promise<Scan
   }
 
   const stat = await storage.lstat(`${root}/`);
-  tree.addRoot(factsOf(stat));
+  tree.addRoot(lookOf(stat));
   options.onEntry?.(stat);
   // Directories first: what they hold is what keeps requests in flight.
   await crew(
@@ -165,28 +174,23 @@ const gone = { mode: 0, size: 0, mtimeNs: 0n };
 
 const byBytes = (a: ByteString, b: ByteString) => (a < b ? -1 : a > b ? 1 : 0);
 
-function factsOf(stat: BigIntStats) {
-  return { mode: Number(stat.mode), size: Number(stat.size), mtimeNs: stat.mtimeNs };
-}
-
-function setRow(tree: Tree, row: number, stat: BigIntStats): Kind {
-  const facts = factsOf(stat);
-  tree.set(row, facts);
-  if (isRacy(stat)) tree.flag(row, Flag.racy);
+function setRow(tree: Tree, row: number, look: Look): Kind {
+  tree.set(row, look);
+  if (isRacy(look)) tree.flag(row, Flag.racy);
   const kind = tree.kind(row);
   if (kind !== "file") return kind;
-  if (stat.nlink > 1n) tree.setInode(row, `${stat.dev}:${stat.ino}`);
-  const blocks = Number(stat.blocks) * 512;
-  if (blocks < facts.size) {
+  if (look.nlink > 1) tree.setInode(row, look.inode());
+  const bytes = look.blocks * 512;
+  if (bytes < look.size) {
     tree.flag(row, Flag.sparse);
-    tree.allocated.set(row, blocks);
+    tree.allocated.set(row, bytes);
   }
   return kind;
 }
 
 /** Could it still change without changing its time? Whole seconds mean a file system that stores no more. */
-function isRacy(stat: BigIntStats): boolean {
-  const ageMs = Date.now() - Number(stat.mtimeMs);
+function isRacy({ mtimeS, mtimeRest }: Look): boolean {
+  const ageMs = Date.now() - (mtimeS * 1000 + mtimeRest / 1e6);
   if (ageMs > grainMs || ageMs < -grainMs) return false;
-  return ageMs < (stat.mtimeNs % 1_000_000_000n === 0n ? grainMs : tickMs);
+  return ageMs < (mtimeRest === 0 ? grainMs : tickMs);
 }

@@ -9,6 +9,7 @@ import * as fs from "node:fs";
 import { type ByteString, osPath } from "../base/bytes.ts";
 import { get, type Maybe, type Steps } from "../base/steps.ts";
 import type { Libc } from "../drivers/libc.ts";
+import type { Look, Looks } from "../drivers/statx.ts";
 
 /** A call that takes longer, in milliseconds, goes over a network or to a disk. */
 const slowMs = 0.2;
@@ -43,6 +44,18 @@ class Pace {
   }
 }
 
+/** What node:fs says of a path, as a look. */
+export const lookOf = (stat: fs.BigIntStats): Look => ({
+  mode: Number(stat.mode),
+  size: Number(stat.size),
+  mtimeNs: stat.mtimeNs,
+  mtimeS: Math.floor(Number(stat.mtimeMs) / 1000),
+  mtimeRest: Number(stat.mtimeNs % 1_000_000_000n),
+  nlink: Number(stat.nlink),
+  blocks: Number(stat.blocks),
+  inode: () => `${stat.dev}:${stat.ino}`,
+});
+
 const big = { bigint: true } as const;
 const absent = { bigint: true, throwIfNoEntry: false } as const;
 
@@ -57,10 +70,12 @@ export class Storage {
   /** Setting times, which is exact to the nanosecond only where it is quick: not given up because of a busy moment. */
   readonly #times = new Pace(128);
   readonly #libc: Libc | undefined;
+  readonly #looks: Looks | undefined;
 
   /** @param libc what node:fs lacks; without it times are exact to the microsecond only */
-  constructor(libc: Libc | undefined) {
+  constructor(libc: Libc | undefined, looks?: Looks) {
     this.#libc = libc;
+    this.#looks = looks;
   }
 
   /** Are calls answered at once? */
@@ -92,6 +107,48 @@ export class Storage {
       (done) =>
         fs.lstat(at, big, (error, stat) => (error?.code === "ENOENT" ? done(null, undefined) : done(error, stat))),
     );
+  }
+
+  /** The same, of less: what a scan keeps. */
+  glance(path: ByteString): Maybe<Look | undefined> {
+    const at = osPath(path);
+    return this.#ask<Look | undefined>(
+      this.#meta,
+      () => {
+        const look = this.#looks?.path(at);
+        if (look !== null && this.#looks) return look;
+        const stat = fs.lstatSync(at, absent);
+        return stat && lookOf(stat);
+      },
+      (done) =>
+        fs.lstat(at, big, (error, stat) =>
+          error?.code === "ENOENT" ? done(null, undefined) : done(error, stat && lookOf(stat)),
+        ),
+    );
+  }
+
+  /**
+   * Glance at some names of a directory at once, where that is quick; undefined where it is not.
+   *
+   * @returns for each name its look, undefined where nothing is, null where it has to be asked for alone
+   */
+  glanceAll(directory: ByteString, names: readonly ByteString[]): (Look | undefined | null)[] | undefined {
+    const looks = this.#looks;
+    if (!looks || !this.#meta.quick) return undefined;
+    const from = performance.now();
+    let fd: number;
+    try {
+      fd = fs.openSync(osPath(directory), fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);
+    } catch {
+      return undefined; // each of them will say why
+    }
+    try {
+      return names.map((name) => looks.within(fd, osPath(name)));
+    } finally {
+      fs.closeSync(fd);
+      const each = (performance.now() - from) / names.length;
+      for (let i = 0; i < names.length; i++) this.#meta.took(each);
+    }
   }
 
   /** Names in a directory, in no order. */

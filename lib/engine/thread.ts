@@ -4,6 +4,7 @@ import { errnoOf, reasonOf } from "../base/errors.ts";
 import { widenPool } from "../base/stat.ts";
 import { walk } from "../base/steps.ts";
 import { libc } from "../drivers/libc.ts";
+import { looks } from "../drivers/statx.ts";
 import { bringRow } from "./carry.ts";
 import type { Job } from "./carrying.ts";
 import type { Copying } from "./copy-file.ts";
@@ -19,7 +20,7 @@ const pathOf = (error: unknown) => String((error as { path?: unknown }).path ?? 
 
 async function look({ root, exclude, workers }: ScanInput): Promise<ScanOutput> {
   await widenPool();
-  const storage = new Storage(await libc());
+  const storage = new Storage(await libc(), await looks());
   try {
     const { tree, problems, temps } = await scan(root, {
       storage,

@@ -38,9 +38,9 @@ export const threadCount = (workers: number | "auto"): number =>
 
 const idle: Promise<Worker>[] = [];
 
-/** Start a thread that will be needed soon. */
-export function warm(): void {
-  if (idle.length > 0) return;
+/** Start a thread that will be needed soon, if there are to be several. */
+export function warm(workers: number | "auto" = "auto"): void {
+  if (idle.length > 0 || threadCount(workers) < 2) return;
   const starting = start();
   starting.catch(() => {}); // who needs it will hear
   idle.push(starting);

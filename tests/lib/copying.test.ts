@@ -334,7 +334,7 @@ test("nothing of the source is ever opened to be written to", async () => {
       get(target, name) {
         const value = Reflect.get(target, name, target) as unknown;
         if (typeof value !== "function") return value;
-        if (!["open", "fstat", "read", "close", "lstat", "lookUp", "list", "readlink"].includes(String(name)))
+        if (!["open", "fstat", "read", "close", "lstat", "lookUp", "glance", "list", "readlink"].includes(String(name)))
           throw new Error(`${String(name)} of the source`);
         return (...args: unknown[]) => {
           if (name === "open" && args[1] !== constants.O_RDONLY) throw new Error(`opened with ${String(args[1])}`);
