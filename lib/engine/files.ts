@@ -79,7 +79,8 @@ export async function bringFiles(
   const stop = () => Atomics.store(shared, Shared.stop, 1);
   signal?.addEventListener("abort", stop);
   try {
-    const rows = largeFirst(job, dirs, () => Atomics.add(shared, Shared.nextDir, 1), threads > 0);
+    const claim = () => Atomics.add(shared, Shared.nextDir, 1);
+    const rows = threads > 0 ? inOrder(job, dirs, claim) : inTurn(job, dirs);
     const fail = (failure: Failure) => void failures.push(failure);
     const bring = (todo: Iterator<number, void>) =>
       crew(
@@ -123,17 +124,33 @@ function workOf({ source, todo, state }: Job) {
   return { files, bytes, dirs: list };
 }
 
+/** Rows to bring, by directories as they are claimed: where several threads claim. */
+function* inOrder(job: Job, dirs: Uint32Array, claim: () => number): Generator<number, void> {
+  for (let at = claim(); at < dirs.length; at = claim()) yield* rowsToBring(job, dirs[at] as number);
+}
+
+/** Directories that rows are taken from in turn. */
+const dirsAtOnce = 64;
+
 /**
- * Rows to bring, by directories as they are claimed.
- *
- * @param inOrder where several threads claim; alone, what is large goes first, as what begins last ends last
+ * Rows to bring with many requests in flight: what is large first, as what begins last ends last; then from many
+ * directories in turn, as a client lets only one request at a time make or rename something in a directory (on a slow
+ * target 20,000 files took 37 s in the order of their directories, and 6 s in turn).
  */
-function* largeFirst(job: Job, dirs: Uint32Array, claim: () => number, inOrder: boolean): Generator<number, void> {
+function* inTurn(job: Job, dirs: Uint32Array): Generator<number, void> {
   const { source } = job;
   const isLarge = (row: number) => (source.size[row] as number) > oneGo && source.kind(row) === "file";
-  if (!inOrder) for (const dir of dirs) for (const row of rowsToBring(job, dir)) if (isLarge(row)) yield row;
-  for (let at = claim(); at < dirs.length; at = claim())
-    for (const row of rowsToBring(job, dirs[at] as number)) if (inOrder || !isLarge(row)) yield row;
+  for (const dir of dirs) for (const row of rowsToBring(job, dir)) if (isLarge(row)) yield row;
+  let next = 0;
+  const open: Generator<number, void>[] = [];
+  for (let turn = 0; ; turn++) {
+    while (open.length < dirsAtOnce && next < dirs.length) open.push(rowsToBring(job, dirs[next++] as number));
+    if (open.length === 0) return;
+    const at = turn % open.length;
+    const row = open[at]?.next().value;
+    if (row === undefined) open.splice(at, 1);
+    else if (!isLarge(row)) yield row;
+  }
 }
 
 export function* rowsToBring({ source, todo, state }: Job, dir: number): Generator<number, void> {
