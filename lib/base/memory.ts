@@ -1,7 +1,11 @@
 /** What may be left behind between two garbage collections: 32,768 items of a kilobyte or less. */
 const itemsEach = 1 << 15;
 
+/** Shorter lists leave too little behind to be worth the time. */
+const worthFrom = 1 << 17;
+
 let items = 0;
+let all = 0;
 
 /**
  * Count one more item of a long list, and collect garbage now and then.
@@ -14,6 +18,8 @@ let items = 0;
 export function oneMore(weight = 1): void {
   items += weight;
   if (items < itemsEach) return;
+  all += items;
   items = 0;
+  if (all < worthFrom) return;
   if (typeof Bun !== "undefined") Bun.gc(true);
 }
