@@ -26,7 +26,8 @@ load() {
 grace_end() {
   kept=$EF_FAKE_QUOTA.$scope.$id.$1
   if [ "$3" -gt 0 ] && [ "$2" -gt "$3" ]; then
-    [ -e "$kept" ] || echo $(($(date +%s) + grace)) >"$kept"
+    # By a rename: two tools ask at once, and neither may see an empty file.
+    [ -e "$kept" ] || { echo $(($(date +%s) + grace)) >"$kept.$$" && mv "$kept.$$" "$kept"; }
     cat "$kept"
   else
     rm -f "$kept"
