@@ -2,22 +2,21 @@ import { statSync } from "node:fs";
 import { mapLimit } from "./base/async.ts";
 import { bytesOf, display } from "./base/bytes.ts";
 import { EfError, errnoOf, reasonOf } from "./base/errors.ts";
-import { type Env, realPath } from "./base/paths.ts";
+import type { Env } from "./base/paths.ts";
 import { widenPool } from "./base/stat.ts";
 import { span } from "./base/trace.ts";
 import { humanCount } from "./base/units.ts";
-import { presetOf } from "./config/presets.ts";
 import type { Config } from "./config/schema.ts";
 import { compareTrees } from "./engine/comparing.ts";
 import { compareContents, contentsToRead } from "./engine/contents.ts";
 import { type Differences, differenceKinds, differences, type Findings, labels } from "./engine/differences.ts";
 import type { Comparison, Transfer } from "./engine/engine.ts";
 import { describeHolder, type Holder, holderOf } from "./engine/lock.ts";
-import { knownOf } from "./engine/marker.ts";
 import { plan, type Step } from "./engine/plan.ts";
 import { checkRoots } from "./engine/roots.ts";
 import { Storage } from "./engine/storage.ts";
 import { bytesPerSecond, type Throttle, throttle } from "./engine/throttle.ts";
+import { transferFor } from "./engine/transfer.ts";
 
 export interface VerifyOptions {
   /** Names of variables, disabled ones too. @default all enabled */
@@ -191,19 +190,11 @@ function assertDirectory(path: string, { name, target }: Step, what: string): vo
 }
 
 /** As a sync that looks at everything; nothing of it is carried out. */
-function transferOf(step: Step, config: Config): Transfer {
-  const { base, intent, workSince } = knownOf(step);
-  return {
-    source: realPath(step.source),
-    target: realPath(step.target),
-    exclude: [...(presetOf(step.name)?.exclude ?? []), ...step.exclude],
-    past: { base, intent },
-    mirror: step.mirror,
-    workSince,
-    arrivalNs: config.ef?.transfer?.times === "arrival" ? 0n : undefined,
-    lockFd: undefined,
-  };
-}
+const transferOf = (step: Step, config: Config): Transfer => ({
+  ...transferFor(step),
+  arrivalNs: config.ef?.transfer?.times === "arrival" ? 0n : undefined,
+  lockFd: undefined,
+});
 
 function errorOf({ name, status, error, findings }: Verified): string[] {
   if (status === "same") return [];

@@ -1,5 +1,5 @@
-/** What may be left behind between two garbage collections: 32,768 items of a kilobyte or less. */
-const itemsEach = 1 << 15;
+/** What may be left behind between two garbage collections: 16,384 items of a kilobyte or less. */
+const itemsEach = 1 << 14;
 
 /** Shorter lists leave too little behind to be worth the time. */
 const worthFrom = 1 << 17;

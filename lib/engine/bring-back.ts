@@ -9,7 +9,6 @@ import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import { removeIfThere } from "../base/files.ts";
 import { realPath } from "../base/paths.ts";
 import { span } from "../base/trace.ts";
-import { presetOf } from "../config/presets.ts";
 import { thisHost } from "../drivers/host.ts";
 import type { QuotaLeft } from "../drivers/quota.ts";
 import { baseOf, timesOf } from "./base.ts";
@@ -44,6 +43,7 @@ import { isPushWork, type PushSummary, summaryOf } from "./push-summary.ts";
 import * as words from "./push-words.ts";
 import type { Scan } from "./scan.ts";
 import type { Reservation, Space } from "./space.ts";
+import { excludesOf } from "./transfer.ts";
 import { Flag, Tree } from "./tree.ts";
 
 /** What happens while a variable is pushed. */
@@ -203,8 +203,6 @@ function isEmpty(tree: Tree): boolean {
   for (let row = from; row < to; row++) if (tree.kind(row) !== "gone" || tree.has(row, Flag.unreadable)) return false;
   return true;
 }
-
-const excludesOf = (step: Step) => [...(presetOf(step.name)?.exclude ?? []), ...step.exclude];
 
 async function planOf(step: Step, looked: Looked, context: PushContext): Promise<Planned> {
   const { scratch, source, known, cx } = looked;

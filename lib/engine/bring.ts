@@ -7,29 +7,19 @@ import { lstatSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { sleep } from "../base/async.ts";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
-import { realPath } from "../base/paths.ts";
 import { span } from "../base/trace.ts";
 import { plural } from "../base/units.ts";
-import { presetOf } from "../config/presets.ts";
 import { thisHost } from "../drivers/host.ts";
 import type { QuotaLeft } from "../drivers/quota.ts";
 import { baseOf, timesOf } from "./base.ts";
 import type { Comparison, Engine, Transfer, TransferPlan } from "./engine.ts";
 import { describeHolder, type Held, type Holder, lock } from "./lock.ts";
-import {
-  isPartial,
-  knownOf,
-  newestMtime,
-  readMarker,
-  removeMarker,
-  type Stale,
-  whyStale,
-  writeMarker,
-} from "./marker.ts";
+import { isPartial, newestMtime, readMarker, removeMarker, type Stale, whyStale, writeMarker } from "./marker.ts";
 import { mergePast } from "./merge.ts";
 import type { Step } from "./plan.ts";
 import type { Reservation, Space } from "./space.ts";
 import { removeLeftovers } from "./temp.ts";
+import { transferFor } from "./transfer.ts";
 
 /** What happens while a step is worked on. */
 export type BringEvent =
@@ -259,18 +249,12 @@ async function compare(step: Step, transfer: Transfer, context: BringContext): P
   return comparison;
 }
 
-/** Roots without links: rsync 3.5 refuses a target that is a link of another user, and a link may change meanwhile. */
 function transferOf(step: Step, stale: Stale, lockFd: number | undefined, context: BringContext): Transfer {
-  const { base, intent, workSince } = knownOf(step);
+  const transfer = transferFor(step);
   return {
-    source: realPath(step.source),
-    target: realPath(step.target),
-    exclude: [...(presetOf(step.name)?.exclude ?? []), ...step.exclude],
-    past: { base, intent },
-    mirror: step.mirror,
-    workSince,
+    ...transfer,
     arrivalNs: context.arrival ? BigInt(Date.now()) * 1_000_000n : undefined,
-    changed: context.force || intent ? undefined : stale.changed,
+    changed: context.force || transfer.past.intent ? undefined : stale.changed,
     lockFd,
     tempPrefix: step.temp,
   };
