@@ -1,6 +1,7 @@
 #!/bin/sh
 # Install the outside programs that the tests use, as far as this machine allows: shells, rsync, a C compiler for small
-# preload libraries, and euler-files from PyPI, with which ef shares its files.
+# preload libraries; from PyPI euler-files, with which ef shares its files, uv, kslurm, whose archives ef loads, and some
+# wheels, from which the tests make environments.
 #
 # What cannot be had is named at the end, with what is skipped because of it; it is never an error here. Nothing is done,
 # and nothing is printed, when everything is there.
@@ -11,6 +12,11 @@ cache=node_modules/.cache
 venv=$cache/py
 log=$cache/setup-tests.log
 euler_files=euler-files==1.1.0
+uv=uv==0.13.9
+kslurm=kslurm==0.6.4
+wheels=$cache/wheels
+# Binaries, console scripts, a launcher that is no Python (ruff), packages without any binary.
+packages="pip setuptools wheel numpy ruff black ipython six"
 
 # First, since it may delete and remake node_modules, and with it the cache.
 sh scripts/with-bun --version >/dev/null || exit 1
@@ -35,7 +41,8 @@ pkg-config           |pkg-config         |the slow file system of the benchmark
 gcc                  |gcc libc6-dev      |failures of system calls made by preloaded libraries
 /usr/include/stdio.h |libc6-dev          |failures of system calls made by preloaded libraries
 ps                   |procps             |looking for processes left behind
-python3              |python3 python3-venv|every test beside euler-files
+zstd                 |zstd               |archives by the zstd program
+python3              |python3 python3-venv|every test beside euler-files, and with environments
 END
 }
 
@@ -78,21 +85,39 @@ apt_install() {
   for package in "$@"; do apt install --no-install-recommends "$package"; done
 }
 
-have_euler_files() {
-  [ -e "$venv/.installed-$euler_files" ] && [ -x "$venv/bin/python" ]
+have_packages() {
+  [ -e "$venv/.installed-$euler_files-$uv-$kslurm" ] && [ -x "$venv/bin/uv" ]
 }
 
 # A virtual environment, so an "externally managed" Python is no obstacle. Debian's python3 cannot put pip into it without
 # the package python3-venv; then another pip may be told to install into it from outside.
-install_euler_files() {
+install_packages() {
   rm -rf "$venv"
-  echo "Installing $euler_files from PyPI (log: $log) ..." >&2
+  echo "Installing $euler_files, $uv and $kslurm from PyPI (log: $log) ..." >&2
   {
-    { python3 -m venv "$venv" && "$venv/bin/python" -m pip install --quiet "$euler_files"; } ||
+    { python3 -m venv "$venv" && "$venv/bin/python" -m pip install --quiet "$euler_files" "$uv" "$kslurm"; } ||
       { python3 -m venv --clear --without-pip "$venv" &&
-        python3 -m pip --python "$venv/bin/python" install --quiet "$euler_files"; }
+        python3 -m pip --python "$venv/bin/python" install --quiet "$euler_files" "$uv" "$kslurm"; }
   } >>"$log" 2>&1 </dev/null || return 1
-  touch "$venv/.installed-$euler_files"
+  touch "$venv/.installed-$euler_files-$uv-$kslurm"
+}
+
+# The Python that the tests find: their PATH holds these directories only.
+test_python=$(PATH=/usr/local/bin:/usr/bin:/bin command -v python3)
+
+have_wheels() {
+  [ -e "$wheels/.for-$packages" ]
+}
+
+get_wheels() {
+  echo "Downloading wheels of $packages (log: $log) ..." >&2
+  {
+    # shellcheck disable=SC2086 # a list of packages
+    rm -rf "$wheels" "$wheels.py" && "$test_python" -m venv "$wheels.py" &&
+      "$wheels.py/bin/python" -m pip download --quiet --only-binary :all: --dest "$wheels" $packages
+  } >>"$log" 2>&1 </dev/null || return 1
+  rm -rf "$wheels.py"
+  touch "$wheels/.for-$packages"
 }
 
 missing=$(missing_tools)
@@ -101,11 +126,15 @@ if [ -n "$missing" ]; then
   apt_install $(printf '%s\n' "$missing" | cut -d '|' -f 2 | tr ' ' '\n' | sort -u)
 fi
 
-if ! have_euler_files && there python3; then
-  install_euler_files || { apt_install python3-venv python3-pip && install_euler_files; }
+if ! have_packages && there python3; then
+  install_packages || { apt_install python3-venv python3-pip && install_packages; }
+fi
+if ! have_wheels && [ -n "$test_python" ]; then
+  get_wheels || { apt_install python3-venv python3-pip && get_wheels; }
 fi
 
 missing_tools | while IFS='|' read -r check packages skipped; do
   echo "Missing: $check (Debian: $(echo $packages)). Skipped: $skipped" >&2
 done
-have_euler_files || echo "Missing: $euler_files. Skipped: every test beside euler-files" >&2
+have_packages || echo "Missing: $euler_files, $uv, $kslurm. Skipped: every test beside euler-files and kslurm, and with uv" >&2
+have_wheels || echo "Missing: wheels of $packages. Skipped: every test with environments" >&2

@@ -18,12 +18,20 @@ const exits = {
   /** Source and scratch are the same, lie in each other, or are no place to write to. */
   BAD_ROOT: Exit.usage,
   UNKNOWN_VAR: Exit.usage,
+  /** There is no environment of that name. */
+  UNKNOWN_ENV: Exit.usage,
+  /** There is something of that name, which is not to be replaced. */
+  EXISTS: Exit.usage,
   /** An outside program is not installed. */
   TOOL_MISSING: Exit.usage,
   TOOL_FAILED: Exit.failed,
   TRANSFER_PARTIAL: Exit.failed,
   /** A file changed on both sides. */
   CONFLICT: Exit.failed,
+  /** An archive that is damaged, or would write where it must not. */
+  BAD_ARCHIVE: Exit.failed,
+  /** An environment whose Python does not start here. */
+  NOT_RUNNABLE: Exit.failed,
   LOCK_TIMEOUT: Exit.failed,
   LOCK_FAILED: Exit.failed,
   NO_SPACE: Exit.failed,

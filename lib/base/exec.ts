@@ -7,10 +7,10 @@
  */
 import { spawn as nodeSpawn, type SpawnOptions } from "node:child_process";
 import { constants } from "node:os";
-import { Writable } from "node:stream";
+import { type Readable, Writable } from "node:stream";
 import { $ as zx } from "zx";
 import { EfError, errnoOf } from "./errors.ts";
-import { span } from "./trace.ts";
+import { mark, span } from "./trace.ts";
 
 export interface RunOptions {
   /** Working directory. @default the caller's */
@@ -162,6 +162,67 @@ async function runNow(argv: readonly string[], options: RunOptions): Promise<Run
   if (guarded && code === 127 && /not found/.test(result.stderr)) throw missing(argv[0] ?? "");
   if (!accept.includes(code)) throw failed(argv, result);
   return result;
+}
+
+export interface Started {
+  /** Its stdin and stdout, where they are pipes. */
+  stdin: Writable | null;
+  stdout: Readable | null;
+  /**
+   * When it has ended.
+   *
+   * @throws {EfError} TOOL_MISSING, TOOL_FAILED as {@link run}; the signal's reason if that aborted
+   */
+  done: Promise<void>;
+  /** End it, if it has not ended yet, and wait until it has. */
+  stop(): Promise<void>;
+}
+
+export interface StartOptions extends Pick<RunOptions, "env" | "signal"> {
+  /** An open file, or a pipe from here. */
+  stdin: number | "pipe";
+  /** An open file, or a pipe to here. */
+  stdout: number | "pipe";
+}
+
+/**
+ * Start a program that data streams through. Without a pipe to or from ef it would outlive an ef that is killed.
+ *
+ * @param argv the program and its arguments, as a list
+ */
+export function start(argv: readonly string[], { stdin, stdout, signal, env }: StartOptions): Started {
+  mark(`start ${argv[0]}`, { argv });
+  const [program = "", ...rest] = argv;
+  const child = nodeSpawn(program, rest, {
+    stdio: [stdin, stdout, "pipe"],
+    detached: true, // as in run
+    env: (env ?? process.env) as NodeJS.ProcessEnv,
+  });
+  const stopped = new AbortController();
+  const disarm = killOnAbort(child.pid, signal ? AbortSignal.any([signal, stopped.signal]) : stopped.signal);
+  const stderr = tail(1 << 16, undefined, () => {});
+  child.stderr?.on("data", (chunk) => stderr.push(chunk));
+  child.stdin?.on("error", () => {}); // told by whoever writes, and by `done`
+  const ended = new Promise<number>((resolve, reject) => {
+    child.once("error", (error) => reject(cannotStart(program, error)));
+    child.once("close", (code, endedBy) => resolve(code ?? 128 + (endedBy ? constants.signals[endedBy] : 0)));
+  }).finally(disarm);
+  const done = ended.then((code) => {
+    signal?.throwIfAborted();
+    if (code !== 0) throw failed(argv, { code, stdout: "", stderr: stderr.text() });
+  });
+  done.catch(() => {}); // whoever waits for it hears it
+  return {
+    stdin: child.stdin,
+    stdout: child.stdout,
+    done,
+    async stop() {
+      stopped.abort();
+      child.stdin?.destroy();
+      child.stdout?.destroy();
+      await ended.catch(() => {});
+    },
+  };
 }
 
 /** Write all to a stream; a program that ends without having read it is no error of ours. */

@@ -1,0 +1,49 @@
+import { readFileSync, readSync } from "node:fs";
+
+/** At most so much is read at once. */
+const pieceBytes = 1 << 18;
+
+/**
+ * SHA-256 of an open file, taken of what another program has just read from it or written to it, while that is in memory.
+ * The file's own position stays.
+ */
+export class FileHash {
+  bytes = 0;
+  readonly #fd: number;
+  readonly #hash = new Bun.CryptoHasher("sha256");
+  readonly #buffer = Buffer.allocUnsafe(pieceBytes);
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** Go on, at most up to a position. */
+  upTo(end: number): void {
+    while (this.bytes < end) {
+      const read = readSync(this.#fd, this.#buffer, 0, Math.min(pieceBytes, end - this.bytes), this.bytes);
+      if (read === 0) return;
+      this.#hash.update(this.#buffer.subarray(0, read));
+      this.bytes += read;
+    }
+  }
+
+  /** Go on to the end of the file, with turns for signals; gives the sum in hexadecimal. */
+  async finish(signal: AbortSignal | undefined): Promise<string> {
+    for (let before = -1; before < this.bytes; ) {
+      signal?.throwIfAborted();
+      before = this.bytes;
+      this.upTo(before + 16 * pieceBytes);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    return this.#hash.digest("hex");
+  }
+}
+
+/** Where an open file is read next, by whoever shares it (proc(5), /proc/pid/fdinfo); 0 where that cannot be known. */
+export function positionOf(fd: number): number {
+  try {
+    return Number(/^pos:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}

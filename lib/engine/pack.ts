@@ -1,0 +1,236 @@
+/**
+ * A directory made into an archive: tar through zstd, with many requests in flight where its storage is slow. The same
+ * tree gives the same bytes: entries in a fixed order, no owners, times in whole seconds.
+ */
+import { closeSync, constants, fstatSync, fsync, openSync } from "node:fs";
+import { type ByteString, bytesOf, display } from "../base/bytes.ts";
+import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
+import { removeIfThere } from "../base/files.ts";
+import { oneMore } from "../base/memory.ts";
+import { walk } from "../base/steps.ts";
+import { span } from "../base/trace.ts";
+import { plural } from "../base/units.ts";
+import { compressTo } from "../drivers/zstd.ts";
+import { Changed, Contents, type Seen } from "./archive-contents.ts";
+import { FileHash } from "./archive-hash.ts";
+import { entryOf, type List, listOf, type OutsideLink } from "./archive-list.ts";
+import { NotWritten, Output } from "./archive-output.ts";
+import { sidesOf } from "./builtin.ts";
+import { Gauge } from "./gauge.ts";
+import { type Scan, scan } from "./scan.ts";
+import type { Storage } from "./storage.ts";
+import { encodeHeader, paddingOf } from "./tar-format.ts";
+import type { Tree } from "./tree.ts";
+
+export interface PackProgress {
+  /** Contents of regular files. */
+  bytes: number;
+  files: number;
+  totalBytes: number;
+  totalFiles: number;
+}
+
+export interface PackOptions {
+  /** Left out, with all below it; `path` is relative to the root. As for a scan. */
+  exclude?: ((path: ByteString, isDirectory: boolean) => boolean) | undefined;
+  /**
+   * What becomes of a symbolic link that leaves the root. `follow`: the regular file that it leads to is stored in its
+   * place; it is dropped if that is none.
+   *
+   * @default "drop"
+   */
+  onOutsideLink?: OutsideLink | undefined;
+  /** Of zstd. @default 3 */
+  level?: number | undefined;
+  signal?: AbortSignal | undefined;
+  onProgress?: ((progress: PackProgress) => void) | undefined;
+}
+
+export interface Packed {
+  /** Of the archive, in hexadecimal. */
+  sha256: string;
+  /** Of the archive. */
+  sizeBytes: number;
+  /** Of all regular files, those with several names once. */
+  contentBytes: number;
+  /** Regular files, each name of one with several. */
+  files: number;
+  /** Symbolic links that are not in it. */
+  dropped: ByteString[];
+  /** Symbolic links in whose place there is the file that they lead to. */
+  followed: ByteString[];
+  /** Not in it: FIFOs, sockets, devices, temporary files of ef. */
+  skipped: ByteString[];
+}
+
+/**
+ * Write the tree below `root` to `file`, which must not exist; mode 0600, on disk when this is done, and gone after an
+ * error. Extended attributes, ACLs and holes of files are not kept.
+ *
+ * @throws {EfError} EXISTS; TRANSFER_PARTIAL where a file changed meanwhile; NO_SPACE, IO, TOOL_FAILED; the signal's reason
+ */
+export async function pack(root: string, file: string, options: PackOptions = {}): Promise<Packed> {
+  return span("pack", () => packNow(root, file, options), { root, file });
+}
+
+async function packNow(root: string, file: string, options: PackOptions): Promise<Packed> {
+  const { signal, level = 3, onOutsideLink = () => "drop" } = options;
+  signal?.throwIfAborted();
+  const storage = (await sidesOf("auto")).source;
+  const { tree, temps } = await scanned(root, storage, options);
+  const list = await listOf(tree, bytesOf(root), storage, onOutsideLink);
+  list.skipped.push(...temps);
+
+  const fd = create(file);
+  let isWhole = false;
+  try {
+    const hash = new FileHash(fd);
+    const compressor = await compressTo(fd, { level, signal });
+    const output = new Output(compressor, () => {
+      signal?.throwIfAborted();
+      hash.upTo(fstatSync(fd).size);
+    });
+    try {
+      await writeEntries({ tree, list, root, storage, output }, options);
+      await output.finish();
+    } catch (error) {
+      await compressor.stop();
+      throw signal?.aborted ? signal.reason : writeError(file, error instanceof NotWritten ? error.cause : error);
+    }
+    const sha256 = await hash.finish(signal);
+    await new Promise<void>((resolve, reject) => fsync(fd, (error) => (error ? reject(error) : resolve()))).catch(
+      (error) => {
+        throw writeError(file, error);
+      },
+    );
+    signal?.throwIfAborted();
+    isWhole = true;
+    const { files, contentBytes, dropped, followed, skipped } = list;
+    return { sha256, sizeBytes: hash.bytes, contentBytes, files, dropped, followed, skipped };
+  } finally {
+    closeSync(fd);
+    if (!isWhole) removeIfThere(file);
+  }
+}
+
+async function scanned(root: string, storage: Storage, { exclude, signal }: PackOptions): Promise<Scan> {
+  const found = await scan(bytesOf(root), { storage, gauge: new Gauge(), signal, exclude }).catch((error) => {
+    throw signal?.aborted ? signal.reason : readError(root, "", error);
+  });
+  const [first] = found.problems;
+  if (first) throw readError(root, first.path, first.error, found.problems.length - 1);
+  return found;
+}
+
+function readError(root: string, path: ByteString, error: unknown, others = 0): EfError {
+  const place = path === "" ? root : `${root}/${display(path)}`;
+  const more = others > 0 ? ` (and ${plural(others, "other")})` : "";
+  return new EfError("IO", `Cannot pack ${root}: cannot read ${place}: ${reasonOf(error)}${more}`, {
+    hint: "make it readable, or leave it out",
+    path: place,
+    cause: error,
+  });
+}
+
+function changedError(root: string, path: ByteString): EfError {
+  const place = `${root}/${display(path)}`;
+  return new EfError("TRANSFER_PARTIAL", `Cannot pack ${root}: ${place} changed while it was packed`, {
+    hint: "run it again when nothing writes there",
+    path: place,
+  });
+}
+
+function writeError(file: string, error: unknown): unknown {
+  const errno = errnoOf(error);
+  if (error instanceof EfError || errno === undefined) return error;
+  const full = errno === "ENOSPC" || errno === "EDQUOT";
+  return new EfError(full ? "NO_SPACE" : "IO", `Cannot write ${file}: ${reasonOf(error)}`, {
+    hint: full ? "make room there, then run it again" : undefined,
+    path: file,
+    cause: error,
+  });
+}
+
+function create(file: string): number {
+  const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
+  try {
+    return openSync(file, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  } catch (error) {
+    if (errnoOf(error) !== "EEXIST") throw writeError(file, error);
+    throw new EfError("EXISTS", `Cannot write ${file}: it exists already`, { path: file, cause: error });
+  }
+}
+
+interface Work {
+  tree: Tree;
+  list: List;
+  root: string;
+  storage: Storage;
+  output: Output;
+}
+
+/** Milliseconds between two reports of progress. */
+const tellEveryMs = 50;
+
+async function writeEntries({ tree, list, root, storage, output }: Work, { onProgress }: PackOptions): Promise<void> {
+  const top = bytesOf(root);
+  const withContents = list.entries.filter(
+    ({ row, first, followed }) => followed || (tree.kind(row) === "file" && first === row && (tree.size[row] ?? 0) > 0),
+  );
+  const files = withContents.map(
+    ({ row, followed }): Seen =>
+      followed ?? {
+        get path() {
+          return `${top}/${tree.path(row)}`;
+        },
+        size: tree.size[row] as number,
+        mtimeNs: tree.mtime[row] as bigint,
+      },
+  );
+  const contents = new Contents(storage, files);
+  const progress = { bytes: 0, files: 0, totalBytes: list.contentBytes, totalFiles: list.files };
+  let told = 0;
+  let next = 0;
+  try {
+    for (const planned of list.entries) {
+      oneMore();
+      const entry = entryOf(tree, planned);
+      await output.add(encodeHeader(entry));
+      if (planned === withContents[next]) {
+        try {
+          await bring(contents, next, files[next] as Seen, output);
+        } catch (error) {
+          if (error instanceof Changed) throw changedError(root, entry.path);
+          throw error instanceof NotWritten ? error : readError(root, entry.path, error);
+        }
+        await output.add(Buffer.alloc(paddingOf(entry.size)));
+        next++;
+      }
+      progress.bytes += entry.size;
+      if (entry.type === "file" || entry.type === "hardlink") progress.files++;
+      if (!onProgress || performance.now() - told < tellEveryMs) continue;
+      told = performance.now();
+      onProgress({ ...progress });
+    }
+    onProgress?.({ ...progress });
+  } finally {
+    await contents.landed();
+  }
+}
+
+/** Contents of a file to the output, straight into its memory where they were not read ahead. */
+async function bring(contents: Contents, i: number, file: Seen, output: Output): Promise<void> {
+  const ahead = contents.take(i);
+  if (ahead !== undefined) return output.add(await ahead);
+  const open = await walk(contents.open(file));
+  try {
+    for (let left = file.size; left > 0; ) {
+      const read = await walk(open.read(output.memory, output.at, Math.min(left, output.room)));
+      left -= read;
+      await output.wrote(read);
+    }
+    await walk(open.check());
+  } finally {
+    await walk(open.close());
+  }
+}
