@@ -24,7 +24,12 @@ export type { TransferPlan } from "./lib/engine/engine.ts";
 export { type Held, type Holder, type LockOptions, lock } from "./lib/engine/lock.ts";
 export type { PushConflict, PushSummary } from "./lib/engine/push-summary.ts";
 export { type Usage, usage } from "./lib/engine/usage.ts";
+export type { VenvEvent } from "./lib/envs/events.ts";
+export type { Live } from "./lib/envs/live.ts";
+export type { RelocationReport } from "./lib/envs/relocating.ts";
+export type { Description as SavedDescription } from "./lib/envs/store.ts";
 export { CannotStart, type ExecuteOptions, execute } from "./lib/exec.ts";
+export { type MigrateEvent, type MigrateOptions, type MigrateResult, type MovePlan, migrate } from "./lib/migrate.ts";
 export {
   type OnConflict,
   onConflicts,
@@ -38,6 +43,12 @@ export { getKey, setKey, updateConfig } from "./lib/settings.ts";
 export { type ShellInitOptions, shellInit } from "./lib/shell-init.ts";
 export { type Status, type StatusOptions, status, type VarState, type VarStatus } from "./lib/status.ts";
 export { type SyncEvent, type SyncOptions, type SyncResult, type SyncStep, sync } from "./lib/sync.ts";
+export { type VenvCreated, type VenvCreateOptions, venvCreate } from "./lib/venv-create.ts";
+export { type VenvInstalled, type VenvInstallOptions, venvInstall } from "./lib/venv-install.ts";
+export { type LiveVenv, type SavedVenv, venvFind, venvList, venvLive, venvRemove } from "./lib/venv-list.ts";
+export { type VenvLoaded, type VenvLoadOptions, venvExport, venvLoad } from "./lib/venv-load.ts";
+export { type VenvSaved, type VenvSaveOptions, venvSave } from "./lib/venv-save.ts";
+export { type VenvWheelOptions, type VenvWheels, venvWheel } from "./lib/venv-wheel.ts";
 export {
   type Verified,
   type VerifyEvent,

@@ -62,7 +62,9 @@ async function describe(
 // Commands in the shape of Click's to_info_dict(), which euler-files prints.
 
 /** The names that Click knows some options by in euler-files. */
-const clickNames: Readonly<Record<string, string>> = { json: "json_output", command: "command_path", to: "to_path" };
+const clickNames: Readonly<Record<string, string>> = {
+  ...{ json: "json_output", command: "command_path", to: "to_path", python: "python_version" },
+};
 
 /** What Click says of every parameter, and ef has no use for. */
 const param = { default: null, envvar: null, multiple: false, nargs: 1, required: false, secondary_opts: [] };

@@ -1,13 +1,17 @@
-import { mkdirSync, readlinkSync, realpathSync } from "node:fs";
+import { mkdirSync, readlinkSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 import { EfError, reasonOf } from "../lib/base/errors.ts";
 import { writeAtomic } from "../lib/base/files.ts";
 import { parentDialect, quote, type ShellDialect } from "../lib/base/shell.ts";
 import { completionScript } from "../lib/completions.ts";
+import { requireWheelhouse, wheelhouseOf } from "../lib/envs/wheelhouse.ts";
+import { computeNodes, configuredLinks, offlinePip } from "../lib/offline-pip.ts";
 import { shellInit, shellInitLine } from "../lib/shell-init.ts";
 import { type Commands, command } from "./args.ts";
 import { completionTable } from "./completions.ts";
+import { optionalConfig } from "./optional-config.ts";
 import { say } from "./process.ts";
+import { programArgv } from "./program.ts";
 
 const shells = ["bash", "zsh", "fish", "csh"] as const satisfies readonly ShellDialect[];
 
@@ -25,10 +29,15 @@ export default command({
       type: "boolean",
       description: "Write it to ~/.cache/ef, and print the line for the rc file: no process at login",
     },
+    "offline-pip": {
+      type: "boolean",
+      description: "On compute nodes, let pip and uv install from the wheelhouse only (ef.wheelhouse)",
+    },
   },
   async run({ args, commands }) {
     const shell = args.shell ?? callingShell();
-    const script = shellInit({ shell, program: programArgv() }) + (await completions(shell, commands));
+    const ef = shellInit({ shell, program: programArgv() }) + (await completions(shell, commands));
+    const script = ef + (args["offline-pip"] ? await offline(shell) : "");
     if (!args.cache) return { json: { shell, script }, text: script };
     const file = cacheFile(shell);
     store(file, script);
@@ -37,6 +46,15 @@ export default command({
     return { json: { shell, script, file, line }, text: `${line}\n` };
   },
 });
+
+async function offline(shell: ShellDialect): Promise<string> {
+  const wheelhouse = requireWheelhouse(
+    wheelhouseOf(await optionalConfig(), process.env),
+    "Cannot set up --offline-pip",
+  );
+  const { env } = process;
+  return offlinePip({ shell, wheelhouse, nodes: await computeNodes(env), links: configuredLinks(env) });
+}
 
 /** Text for `sh` must not hold what only bash can parse: there, the completions stand in quotes until bash is sure. */
 async function completions(shell: ShellDialect, commands: Commands): Promise<string> {
@@ -56,26 +74,6 @@ function callingShell(): ShellDialect {
 function isPosixShell(pid: number): boolean {
   try {
     return /^(?:ba|da|k|mk|y)?sh(?![a-z])/.test(basename(readlinkSync(`/proc/${pid}/exe`)));
-  } catch {
-    return false;
-  }
-}
-
-/**
- * How a shell starts this program again: its path and, when it runs from the sources, the file that Bun runs.
- *
- * The path as it was typed or found on PATH, where it leads to the running file: a link such as `~/bin/ef` goes on
- * working when it is set to a new version.
- */
-function programArgv(): string[] {
-  if (!Bun.main.startsWith("/$bunfs/")) return [process.execPath, Bun.main];
-  const typed = process.argv0.includes("/") ? resolve(process.argv0) : Bun.which(process.argv0);
-  return [typed && isAbsolute(typed) && isRunning(typed) ? typed : process.execPath];
-}
-
-function isRunning(path: string): boolean {
-  try {
-    return realpathSync(path) === realpathSync(process.execPath);
   } catch {
     return false;
   }

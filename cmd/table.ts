@@ -7,6 +7,17 @@ export const commands: Commands = {
   exec: () => import("./exec.ts"),
   status: () => import("./status.ts"),
   verify: () => import("./verify.ts"),
+  migrate: () => import("./migrate.ts"),
+  "venv create": () => import("./venv-create.ts"),
+  "venv save": () => import("./venv-save.ts"),
+  "venv load": () => import("./venv-load.ts"),
+  "venv activate": () => import("./venv-activate.ts"),
+  "venv deactivate": () => import("./venv-deactivate.ts"),
+  "venv list": () => import("./venv-list.ts"),
+  "venv rm": () => import("./venv-rm.ts"),
+  "venv export": () => import("./venv-export.ts"),
+  "venv install": () => import("./venv-install.ts"),
+  "venv wheel": () => import("./venv-wheel.ts"),
   init: () => import("./init.ts"),
   "config path": () => import("./config-path.ts"),
   "config show": () => import("./config-show.ts"),
@@ -19,12 +30,14 @@ export const commands: Commands = {
   "shell-init": () => import("./shell-init.ts"),
   completions: () => import("./completions.ts"),
   schema: () => import("./schema.ts"),
+  "__venv-prompt": () => import("./venv-prompt.ts"),
   __values: () => import("./values.ts"),
 };
 
 /** Groups of the help. */
 export const groups: Record<string, readonly string[]> = {
-  "Stage data": ["sync", "push", "exec", "status", "verify"],
+  "Stage data": ["sync", "push", "exec", "status", "verify", "migrate"],
+  "Python environments": ["venv"],
   "Set up": ["init", "config", "shell-init", "completions", "doctor"],
   "For programs": ["schema"],
 };

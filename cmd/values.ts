@@ -30,6 +30,17 @@ const isLine = (value: string) => value !== "" && !/[\n\r\0]/.test(value);
 const sources: Record<Exclude<ValueKind, "file" | "dir">, (commands: Commands) => Promise<readonly string[]>> = {
   vars: async () => Object.keys(table(config().vars)),
   "config-keys": async () => (await import("../lib/settings.ts")).knownKeys(config()),
+  "saved-venvs": async () => {
+    const [{ listSaved, storeOf }, { checkConfig }] = await Promise.all([
+      import("../lib/envs/store.ts"),
+      import("../lib/config/store.ts"),
+    ]);
+    return listSaved(storeOf(checkConfig(config(), configPath()), process.env)).map(({ name }) => name);
+  },
+  "live-venvs": async () => {
+    const { listLive } = await import("../lib/envs/live.ts");
+    return listLive(process.env).map(({ name }) => name);
+  },
   commands: async (commands) => namesOf(commands).map((name) => name.replaceAll(" ", ".")),
 };
 

@@ -1,8 +1,9 @@
 /** Every example of the README, as it stands there. */
 import { expect, test } from "bun:test";
-import { chmodSync, copyFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { chmodSync, copyFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { checkConfig } from "../lib/config/store.ts";
+import { haveUv, makeEnv, systemPython, wheels, withUv } from "./envs.ts";
 import { efArgv, Home, have, run } from "./helpers.ts";
 
 const repo = resolve(import.meta.dir, "..");
@@ -29,6 +30,25 @@ function user(): Home {
   return at;
 }
 
+/** One who has uv and, for an example that needs it, a saved environment; PyPI is a directory of wheels. */
+async function envUser(at: Home, code: string): Promise<void> {
+  withUv(at);
+  rmSync(join(at.dir, "bin/python")); // uv would ask it what it is
+  Object.assign(at.env, { PIP_NO_INDEX: "1", PIP_FIND_LINKS: wheels });
+  if (!code.includes("ef venv load")) return;
+  const env = await makeEnv(join(at.dir, "env"), ["numpy"]);
+  await at.ef(["config", "set", "ef.venv_store", "~/venv-archives"]);
+  const { code: exit, stderr } = await at.ef(["venv", "save", "torch2.1", "--venv", env]);
+  expect([exit, stderr]).toEqual([0, stderr]);
+}
+
+/** Of the Python for which the wheels are: `3.11`. */
+const pythonVersion = Bun.spawnSync([
+  systemPython ?? "true",
+  "-c",
+  "import sys; print('%d.%d' % sys.version_info[:2], end='')",
+]).stdout.toString();
+
 const shells: Record<string, string> = { bash: "bash", zsh: "zsh", fish: "fish", csh: "tcsh" };
 const scripts = blocks
   .filter(({ language }) => language in shells)
@@ -38,7 +58,11 @@ test.each(scripts)("README, $language: $title", async ({ language, code }) => {
   const shell = shells[language] ?? "";
   if (!have(shell)) return console.warn(`not here: ${shell}`);
   using at = user();
-  const file = at.write("example", code);
+  if (code.includes("ef venv")) {
+    if (!haveUv) return console.warn("not here: uv");
+    await envUser(at, code);
+  }
+  const file = at.write("example", code.replaceAll(/\b3\.11\b/g, pythonVersion));
   const argv = shell === "tcsh" ? [shell, "-f", file] : [shell, file];
   const ran = await run(argv, { cwd: at.home, env: { ...at.env, USER: "jdoe" } });
   expect(ran.stderr).not.toMatch(/error|not found|Undefined|unknown/i);

@@ -2,7 +2,7 @@
  * Push one variable's scratch copy back to its source: lock, look at both, decide, ask, check the room, copy, and note what
  * is the same now.
  */
-import { mkdirSync, readdirSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { bytesOf } from "../base/bytes.ts";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
@@ -117,7 +117,9 @@ interface Planned {
 
 export async function pushStep(step: Step, context: PushContext): Promise<PushedStep> {
   if (!scratchIsThere(step)) return { status: "scratch-missing" };
+  const wasThere = existsSync(step.source);
   await using held = context.dryRun ? undefined : await lockStep(step, context);
+  if (wasThere && !existsSync(step.source)) throw words.movedAway(step); // else it would be made again
   const looked = await look(step, context);
   if (isEmpty(looked.scratch.tree)) return { status: "scratch-missing" };
   const planned = await planOf(step, looked, context);

@@ -26,6 +26,13 @@ export function fatalError({ source }: Step, error: unknown): EfError {
   });
 }
 
+/** `ef migrate` took it to another place while this push waited for the lock. */
+export const movedAway = ({ name, source }: Step): EfError =>
+  new EfError("IO", `Cannot push ${name}: its source ${source} was moved or deleted meanwhile`, {
+    hint: "run ef push again: if ef migrate moved it, the configuration knows the new place by now",
+    path: source,
+  });
+
 /** What could not be read, and what could not be pushed; undefined where all went well. */
 export function partialError(
   step: Step,

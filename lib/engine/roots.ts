@@ -47,7 +47,7 @@ function resolved(step: Step): { step: Step; source: string; target: string }[] 
 }
 
 /** The same by name, or by device and inode: a second mount of one directory has another name. */
-function sameDirectory(a: string, b: string): boolean {
+export function sameDirectory(a: string, b: string): boolean {
   if (a === b) return true;
   const [one, two] = [a, b].map(quietStat);
   return one !== undefined && two !== undefined && one.dev === two.dev && one.ino === two.ino;
@@ -62,7 +62,7 @@ function quietStat(path: string): Stats | undefined {
 }
 
 /** Is `inner`, or a directory above it, `outer`? */
-function liesIn(inner: string, outer: string): boolean {
+export function liesIn(inner: string, outer: string): boolean {
   if (isWithin(inner, outer)) return true;
   const above = dirname(inner);
   return above !== inner && (sameDirectory(above, outer) || liesIn(above, outer));

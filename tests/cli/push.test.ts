@@ -504,6 +504,32 @@ test("it waits for the lock of a sync", async () => {
   }
 });
 
+test("a source that is moved away while it waits is not made again", async () => {
+  using at = await hub();
+  job(at, "new", "n");
+  const source = here(at, "");
+  const lockFile = at.cache(".HF_HOME.lock");
+  const holder = Bun.spawn(["flock", "-F", lockFile, "sleep", "100"], { env: at.env as never });
+  try {
+    await until("the lock", async () => (await at.sh("sh", `flock -n '${lockFile}' true`)).code !== 0);
+    const pushed = at.ef(["push"], {
+      onStart(child) {
+        child.stderr?.on("data", (text) => {
+          if (!String(text).includes("waiting for")) return;
+          renameSync(source, `${source.replace(/\/$/, "")} moved`);
+          holder.kill();
+        });
+      },
+    });
+    const { stderr, code } = await pushed;
+    expect(stderr).toContain("was moved or deleted meanwhile");
+    expect(code).toBe(1);
+    expect(at.exists(source)).toBe(false);
+  } finally {
+    holder.kill();
+  }
+});
+
 describe("killed and stopped", () => {
   test("SIGKILL at any moment: old or new whole files; the next push completes and cleans up", async () => {
     using at = await hub();

@@ -1,0 +1,144 @@
+import { chmodSync, realpathSync } from "node:fs";
+import { basename, join } from "node:path";
+import { type ByteString, bytesOf, display } from "./base/bytes.ts";
+import { EfError, reasonOf } from "./base/errors.ts";
+import type { Env } from "./base/paths.ts";
+import { widenPool } from "./base/stat.ts";
+import { span } from "./base/trace.ts";
+import { plural } from "./base/units.ts";
+import type { Config } from "./config/schema.ts";
+import { describeHolder } from "./engine/lock.ts";
+import { pack } from "./engine/pack.ts";
+import { removeLeftovers, tempDirFor } from "./engine/temp.ts";
+import { describe, factsOf } from "./envs/describe.ts";
+import type { OnVenvEvent } from "./envs/events.ts";
+import { belongs } from "./envs/links.ts";
+import { listLive, readState, stateName, writeState } from "./envs/live.ts";
+import { checkName } from "./envs/names.ts";
+import { type Description, isSaved, lockSaved, publish, storeOf, tempOf } from "./envs/store.ts";
+
+export interface VenvSaveOptions {
+  /** The environment. @default the active one, `VIRTUAL_ENV` */
+  dir?: string;
+  /** Replace a saved environment of that name. @default false */
+  force?: boolean;
+  signal?: AbortSignal;
+  onEvent?: OnVenvEvent;
+  /** @default process.env */
+  env?: Env;
+}
+
+export interface VenvSaved {
+  name: string;
+  dir: string;
+  archive: string;
+  description: Description;
+  warnings: string[];
+}
+
+/**
+ * Save an environment in `ef.venv_store`, as one archive.
+ *
+ * What is there of that name stays, whole, until the new archive is.
+ *
+ * @param name default: the name that the environment has
+ * @throws {EfError} EXISTS, NOT_RUNNABLE (no environment), CONFIG_INVALID (no store), NO_SPACE, TRANSFER_PARTIAL
+ * @example
+ * await venvSave(await loadConfig(), "torch2.1", { force: true });
+ */
+export async function venvSave(
+  config: Config,
+  name: string | undefined,
+  options: VenvSaveOptions = {},
+): Promise<VenvSaved> {
+  const { env = process.env, signal, force = false, onEvent } = options;
+  await widenPool();
+  const store = storeOf(config, env);
+  const dir = environmentOf(options.dir, env);
+  const own = readState(dir)?.name;
+  const called = checkName(name ?? own ?? basename(dir));
+  const warnings: string[] = [];
+  const warn = (message: string) => {
+    warnings.push(message);
+    onEvent?.({ type: "warning", name: called, message });
+  };
+  const assertFree = () => {
+    if (force || !isSaved(store, called)) return;
+    throw new EfError("EXISTS", `Cannot save ${called}: ${store} has an environment of that name`, {
+      hint: `replace it with: ef venv save -f ${called}`,
+      path: store,
+    });
+  };
+  assertFree();
+  const facts = await span("facts", () => factsOf(dir, called));
+  await using _ = await lockSaved(store, called, {
+    signal,
+    onWait: (holder) => onEvent?.({ type: "waiting", name: called, who: describeHolder(holder) }),
+  });
+  assertFree();
+  removeLeftovers(tempOf(store, called));
+  using temp = tempDirFor(store, tempOf(store, called));
+  const file = join(temp.path, "archive");
+  const isOwn = belongs(facts.places.map(bytesOf));
+  let told = false;
+  const packed = await span("pack", () =>
+    pack(dir, file, {
+      ...(signal ? { signal } : {}),
+      exclude: (path) => path === stateName,
+      onOutsideLink: (path, text) => (isOwn(path, text) ? "keep" : "follow"),
+      onProgress({ bytes, files, totalBytes, totalFiles }) {
+        if (!told)
+          onEvent?.({ type: "copying", name: called, plan: { files: totalFiles, bytes: totalBytes, names: [] } });
+        told = true;
+        onEvent?.({ type: "progress", name: called, bytes, files });
+      },
+    }),
+  );
+  if (packed.followed.length > 0)
+    warn(`${plural(packed.followed.length, "link")} to files elsewhere, stored as files: ${firstOf(packed.followed)}`);
+  if (packed.dropped.length > 0)
+    warn(
+      `${plural(packed.dropped.length, "link")} to places outside of the environment, left out: ${firstOf(packed.dropped)}`,
+    );
+  if (packed.skipped.length > 0) warn(`not a file, directory or link, left out: ${firstOf(packed.skipped)}`);
+  chmodSync(file, 0o666 & ~process.umask());
+  signal?.throwIfAborted();
+  const description = describe(facts, packed);
+  const { archive } = publish(store, description, file);
+  rename(dir, called, facts.packages, env, warn);
+  return { name: called, dir, archive, description, warnings };
+}
+
+/** The prompt shows the name under which it is saved, if it is one of ours and no other has that name. */
+function rename(dir: string, name: string, packages: readonly string[], env: Env, warn: (message: string) => void) {
+  const state = readState(dir);
+  if (!state) return;
+  const isTaken = listLive(env).some((each) => each.name === name && realpathSync(each.dir) !== dir);
+  if (isTaken) warn(`here it is still called ${state.name}: this node has another environment ${name}`);
+  try {
+    writeState(dir, isTaken ? state.name : name, packages, { isStale: true });
+  } catch (error) {
+    warn(`it is saved, but the prompt will not tell: ${reasonOf(error)}`);
+  }
+}
+
+const firstOf = (paths: readonly ByteString[]) =>
+  paths.slice(0, 3).map(display).join(", ") + (paths.length > 3 ? ", …" : "");
+
+/** @throws {EfError} USAGE, NOT_RUNNABLE */
+function environmentOf(given: string | undefined, env: Env): string {
+  const dir = given ?? env.VIRTUAL_ENV;
+  if (!dir)
+    throw new EfError("USAGE", "Cannot tell which environment to save: none is active (VIRTUAL_ENV is not set)", {
+      hint: "activate one, or give --venv DIR",
+    });
+  try {
+    return realpathSync(dir);
+  } catch (error) {
+    throw new EfError("NOT_RUNNABLE", `Cannot save ${dir}: ${reasonOf(error)}`, {
+      hint: given === undefined ? "VIRTUAL_ENV names it" : "--venv names it",
+      path: dir,
+      cause: error,
+    });
+  }
+}
