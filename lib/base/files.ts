@@ -11,6 +11,7 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs";
+import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
 
 /** 16 hexadecimal digits that nobody else has. Not from node:crypto: loading that takes longer than all the rest here. */
@@ -25,11 +26,14 @@ export function randomId(): string {
  */
 export function tempBeside(path: string): string {
   const base = Buffer.from(basename(path))
-    .subarray(0, 200)
+    .subarray(0, 180)
     .toString("utf8")
     .replace(/\uFFFD+$/, "");
-  return join(dirname(path), `.${base.replace(/^\./, "")}.ef-${process.pid}-${randomId()}.tmp`);
+  return join(dirname(path), `.${base.replace(/^\./, "")}.ef-${shortHost()}-${process.pid}-${randomId()}.tmp`);
 }
+
+/** The name of this host, as far as there is room for it in a file name. */
+export const shortHost = (): string => hostname().slice(0, 30);
 
 /**
  * Replace the file at `path` by `content`: readers see the old or the new whole file, also after a crash.

@@ -120,7 +120,7 @@ async function lockOrFresh(step: Step, context: BringContext): Promise<Held | un
 
 async function copy(step: Step, stale: Stale, held: Held, context: BringContext): Promise<TransferPlan> {
   const { engine, tell } = context;
-  removeLeftovers(step.temp);
+  removeLeftovers(step.temp, [step.marker, step.manifest, step.partial]);
   const transfer = transferOf(step, stale, held.fd, context);
   const first = await compare(step, transfer, context);
   const { plan } = first;

@@ -2,7 +2,7 @@ import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync, rmSync, statSy
 import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { errnoOf } from "../base/errors.ts";
-import { randomId } from "../base/files.ts";
+import { randomId, shortHost } from "../base/files.ts";
 
 /**
  * A leftover of another host is taken for a running copy until it is this old, in milliseconds: where locks do not work
@@ -40,21 +40,34 @@ function removeTree(path: string): void {
   }
 }
 
-/** Remove the temporary directories that runs of this variable left when they were killed. Call it with the lock held. */
-export function removeLeftovers(prefix: string): void {
+/**
+ * Remove the temporary directories that runs of this variable left when they were killed, and files that they were writing.
+ * Call it with the lock held.
+ *
+ * @param written files that are written by a rename (see `writeAtomic`), in the directory of `prefix`
+ */
+export function removeLeftovers(prefix: string, written: readonly string[] = []): void {
   const parent = dirname(prefix);
   const start = basename(prefix);
+  const starts = written.map((file) => `.${basename(file).replace(/^\./, "")}.ef-`);
   for (const name of readdirSync(parent)) {
     const path = join(parent, name);
-    if (name.startsWith(start) && isAbandoned(path, name.slice(start.length))) removeTree(path);
+    if (name.startsWith(start)) {
+      if (isAbandoned(path, name.slice(start.length), "directory")) removeTree(path);
+      continue;
+    }
+    const begun = starts.find((each) => name.startsWith(each));
+    const end = name.endsWith(".tmp") ? name.slice(begun?.length, -".tmp".length) : "";
+    if (begun !== undefined && isAbandoned(path, end, "file")) removeTree(path);
   }
 }
 
-function isAbandoned(path: string, suffix: string): boolean {
+function isAbandoned(path: string, suffix: string, kind: "directory" | "file"): boolean {
   const stat = lstatSync(path, { throwIfNoEntry: false });
   const [, host, pid] = /^(.+)-(\d+)-[0-9a-f]{16}$/.exec(suffix) ?? [];
-  if (!stat?.isDirectory() || stat.uid !== process.geteuid?.() || host === undefined) return false;
-  if (host !== hostname()) return Date.now() - stat.mtimeMs > abandonedMs;
+  if (!stat || stat.uid !== process.geteuid?.() || host === undefined) return false;
+  if (!(kind === "file" ? stat.isFile() : stat.isDirectory())) return false;
+  if (host !== (kind === "file" ? shortHost() : hostname())) return Date.now() - stat.mtimeMs > abandonedMs;
   try {
     process.kill(Number(pid), 0);
     return false;
