@@ -29,6 +29,7 @@ export type { Live } from "./lib/envs/live.ts";
 export type { RelocationReport } from "./lib/envs/relocating.ts";
 export type { Description as SavedDescription } from "./lib/envs/store.ts";
 export { CannotStart, type ExecuteOptions, execute } from "./lib/exec.ts";
+export { type Fixed, type FixupEvent, type FixupOptions, type FixupResult, fixup } from "./lib/fixup.ts";
 export { type MigrateEvent, type MigrateOptions, type MigrateResult, type MovePlan, migrate } from "./lib/migrate.ts";
 export {
   type OnConflict,

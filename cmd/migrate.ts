@@ -143,7 +143,7 @@ function moveProgress(quiet: boolean, keepOld: boolean): (event: MigrateEvent) =
 }
 
 function tellResult(result: MigrateResult, seconds: number): void {
-  const { what, status, oldPath, newPath, keepOld, onlyDelete, relocated, advice, errors } = result;
+  const { what, status, oldPath, newPath, keepOld, onlyDelete, relocated, relinked, advice, errors } = result;
   if (status === "aborted") say("nothing moved\n");
   if (status === "dry-run") {
     const end = keepOld ? "kept" : "deleted";
@@ -152,6 +152,7 @@ function tellResult(result: MigrateResult, seconds: number): void {
   }
   if (status !== "migrated") return;
   for (const { path, changed } of relocated) say(`${path}: ${plural(changed, "file")} made to name the new place\n`);
+  if (relinked > 0) say(`${plural(relinked, "symbolic link")} made to lead into the new place\n`);
   const word = errors.length > 0 ? paint("yellow", "moved, but the old place is not gone") : paint("green", "moved");
   const kept = keepOld ? `; ${oldPath} is kept` : "";
   const size = onlyDelete ? "" : `${amount(result)} `;
@@ -162,10 +163,10 @@ function tellResult(result: MigrateResult, seconds: number): void {
 
 function resultJson(result: MigrateResult) {
   const { what, targetType, oldPath, newPath, status, dryRun, keepOld, deletedOld } = result;
-  const { files, bytes, relocated, advice, warnings, errors } = result;
+  const { files, bytes, relocated, relinked, advice, warnings, errors } = result;
   return {
     ...{ what, target_type: targetType, old_path: oldPath, new_path: newPath, status },
     ...{ dry_run: dryRun, keep_old: keepOld, deleted_old: deletedOld },
-    ...{ files, bytes, relocated, advice, warnings, errors },
+    ...{ files, bytes, relocated, relinked, advice, warnings, errors },
   };
 }

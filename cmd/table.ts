@@ -18,6 +18,7 @@ export const commands: Commands = {
   "venv export": () => import("./venv-export.ts"),
   "venv install": () => import("./venv-install.ts"),
   "venv wheel": () => import("./venv-wheel.ts"),
+  "apptainer fixup": () => import("./apptainer-fixup.ts"),
   init: () => import("./init.ts"),
   "config path": () => import("./config-path.ts"),
   "config show": () => import("./config-show.ts"),
@@ -37,7 +38,7 @@ export const commands: Commands = {
 /** Groups of the help. */
 export const groups: Record<string, readonly string[]> = {
   "Stage data": ["sync", "push", "exec", "status", "verify", "migrate"],
-  "Python environments": ["venv"],
+  "Python environments": ["venv", "apptainer"],
   "Set up": ["init", "config", "shell-init", "completions", "doctor"],
   "For programs": ["schema"],
 };

@@ -31,7 +31,7 @@ export default command({
     const live = venvFind(await optionalConfig(), args.name);
     return {
       json: { name: live.name, venv_path: live.dir, changed: live.changed },
-      text: activate(dialectOf(args), live),
+      text: args.json ? "" : activate(dialectOf(args), live),
     };
   },
 });

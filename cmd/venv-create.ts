@@ -53,6 +53,10 @@ export default command({
       type: "result",
       result: { name: made.name, text: `${made.name}: made, Python ${made.python}, ${made.dir}` },
     });
-    return { json: { ...made, errors: [] }, text: activate(dialectOf(args), venvFind(config, made.name)) };
+    const { name: called, dir, warnings } = made;
+    return {
+      json: { name: called, venv_path: dir, python: made.python, warnings },
+      text: args.json ? "" : activate(dialectOf(args), venvFind(config, made.name)),
+    };
   },
 });

@@ -1,7 +1,7 @@
 import { deactivationText } from "../lib/envs/activation.ts";
 import { command } from "./args.ts";
-import { say } from "./process.ts";
-import { dialectOf, failText, shellArgs } from "./venv.ts";
+import { say, stdoutIsTerminal } from "./process.ts";
+import { dialectOf, evalText, failText, shellArgs } from "./venv.ts";
 
 export default command({
   name: "venv deactivate",
@@ -11,8 +11,13 @@ export default command({
   onError: failText,
   async run({ args }) {
     const { VIRTUAL_ENV: dir, PATH = "" } = process.env;
-    if (!dir && !args.json) say("no environment is active\n");
+    const json = { venv_path: dir || null };
+    const shell = dialectOf(args);
+    const tell = (text: string) => args.json || say(`${text}\n`);
+    if (!dir) tell("no environment is active");
+    else if (stdoutIsTerminal()) tell(`still active: ${evalText(shell, "ef venv deactivate")}`);
+    if (!dir || stdoutIsTerminal()) return { json, text: "" };
     const path = PATH.split(":").filter((entry) => entry !== `${dir}/bin`);
-    return { json: { venv_path: dir ?? null }, text: dir ? deactivationText(dialectOf(args), path.join(":")) : "" };
+    return { json, text: deactivationText(shell, path.join(":")) };
   },
 });

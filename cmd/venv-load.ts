@@ -68,7 +68,7 @@ export default command({
         seconds,
         relocation: relocationJson(relocation),
       },
-      text: activate(dialectOf(args), venvFind(config, name)),
+      text: args.json ? "" : activate(dialectOf(args), venvFind(config, name)),
     };
   },
 });

@@ -1,5 +1,4 @@
 /** Tables of environments. */
-import { display } from "../lib/base/bytes.ts";
 import { humanBytes, plural } from "../lib/base/units.ts";
 import { promptOf } from "../lib/envs/live.ts";
 import { columns, sizeText } from "../lib/init.ts";
@@ -19,7 +18,7 @@ const runsText = ({ runs, why }: { runs?: "yes" | "no" | "maybe"; why?: string }
 export function savedTable({ store, saved }: { store: string; saved: readonly SavedVenv[] }): string {
   if (saved.length === 0) return `nothing is saved in ${store} yet: ef venv save NAME\n`;
   const rows = saved.map((each) => [
-    display(each.name),
+    each.name,
     humanBytes(each.size),
     each.description?.python_version ?? "?",
     each.description ? plural(each.description.packages.length, "package") : "?",

@@ -9,7 +9,7 @@ import { type Live, promptOf } from "../lib/envs/live.ts";
 import { sitePackages } from "../lib/envs/packages.ts";
 import type { RelocationReport } from "../lib/envs/relocating.ts";
 import type { Args } from "./args.ts";
-import { say, warn } from "./process.ts";
+import { say, stdoutIsTerminal, warn } from "./process.ts";
 import { programArgv } from "./program.ts";
 import { progress } from "./progress.ts";
 
@@ -36,21 +36,38 @@ export const pythonArg = {
 export const dialectOf = (args: { shell: ShellDialect | undefined }): ShellDialect =>
   args.shell ?? parentDialect(process.ppid);
 
-/** The `eval` of a command that failed fails. */
+/** The `eval` of a command that failed fails; nobody evaluates what a terminal shows. */
 export const failText = (rawArgs: readonly string[]): string => {
+  if (stdoutIsTerminal()) return "";
   const at = rawArgs.findIndex((arg) => arg === "--shell" || arg.startsWith("--shell="));
   const named = rawArgs[at]?.startsWith("--shell=") ? rawArgs[at]?.slice("--shell=".length) : rawArgs[at + 1];
   return exportText(shells.find((shell) => at >= 0 && shell === named) ?? parentDialect(process.ppid), {}, true);
 };
 
-/** Statements that activate an environment. */
-export const activate = (shell: ShellDialect, live: Live): string =>
-  activationText(shell, {
+/** How a shell evaluates what a command prints, in words for people. */
+export function evalText(shell: ShellDialect, call: string): string {
+  const how = {
+    bash: `eval "$(${call})"`,
+    zsh: `eval "$(${call})"`,
+    fish: `eval (${call})`,
+    csh: `eval "\`${call}\`"`,
+  };
+  return `${how[shell]}, or once for all the function ef (ef shell-init --help)`;
+}
+
+/** Statements that activate an environment; on a terminal, where nobody evaluates them, what to do instead. */
+export function activate(shell: ShellDialect, live: Live): string {
+  if (stdoutIsTerminal()) {
+    say(`not active yet: ${evalText(shell, `ef venv activate ${live.name}`)}\n`);
+    return "";
+  }
+  return activationText(shell, {
     dir: live.dir,
     prompt: promptOf(live),
     site: sitePackages(live.dir),
     program: programArgv(),
   });
+}
 
 type Packing = Extract<VenvEvent, { type: "copying" }>;
 
@@ -68,7 +85,8 @@ const toDo = ({ files, bytes }: Packing["plan"], verb: string) =>
   `${files > 0 ? `${plural(files, "file")}, ` : ""}${sizeText(bytes)} to ${verb}`;
 
 /** What of an environment still names the place where it was. */
-export function tellRelocation(name: string, { left, compiled }: RelocationReport): void {
+export function tellRelocation(name: string, { left: all, compiled }: RelocationReport): void {
+  const left = all.filter(({ isThere }) => !isThere);
   for (const { path, why } of left.slice(0, leftShown)) warn(`${name}: ${display(path)}: ${why}`);
   if (left.length > leftShown) warn(`${name}: and ${plural(left.length - leftShown, "other")} (all: --json)`);
   if (compiled > 0)

@@ -1,13 +1,15 @@
 /** Python environments of a directory that was moved: each is made to name its new place. */
-import { existsSync, lstatSync, readdirSync } from "node:fs";
-import { type ByteString, bytesOf, display, osPath } from "./base/bytes.ts";
+import { type ByteString, bytesOf, display } from "./base/bytes.ts";
 import { EfError, reasonOf } from "./base/errors.ts";
 import type { Move as Moved } from "./engine/move-checks.ts";
+import type { Tree } from "./engine/tree.ts";
+import { nameOf } from "./envs/base.ts";
 import { startPython } from "./envs/interpreter.ts";
-import { relocateEnv } from "./envs/relocating.ts";
+import { changedFiles, relocateEnv } from "./envs/relocating.ts";
 
 /** An environment whose files name the new place now. */
 export interface Mended {
+  /** Relative to the directory that was moved. */
   name: string;
   path: string;
   /** Files that were changed. */
@@ -21,22 +23,26 @@ export interface Mended {
  *
  * Safe to repeat: what names the new place already stays as it is.
  *
- * @throws {EfError} NOT_RUNNABLE if a Python does not start at the new place, and does at the old one
+ * @param tree what is there
+ * @throws {EfError} NOT_RUNNABLE if a Python does not start at the new place, and does at the old one, or if the name of
+ *   one is not UTF-8
  */
 export async function mendEnvironments(
   { what, from, fromReal, to, toReal }: Moved,
+  tree: Tree,
   { signal, onWarning }: { signal: AbortSignal | undefined; onWarning: (message: string) => void },
 ): Promise<Mended[]> {
   const places = [...new Set([from, fromReal])];
   const moves = places.map((place) => ({ from: bytesOf(place), to: bytesOf(to) }));
   const mended: Mended[] = [];
-  for (const name of environmentsIn(toReal)) {
+  const names = environmentsOf(tree).map((name) => nameOf(toReal, name));
+  for (const name of names) {
     signal?.throwIfAborted();
     const path = `${to}/${name}`;
     try {
       const report = await relocateEnv(`${toReal}/${name}`, { to: path, moves, ...(signal ? { signal } : {}) });
-      const left = report.left.map((each) => `${display(each.path)}: ${each.why}`);
-      mended.push({ name, path, changed: report.changed.length, left });
+      const left = report.left.filter(({ isThere }) => !isThere).map((each) => `${display(each.path)}: ${each.why}`);
+      mended.push({ name, path, changed: changedFiles(report), left });
       if (left.length > 0)
         onWarning(`${path}: ${left.length} still name another place: ${left.slice(0, 3).join("; ")}`);
     } catch (error) {
@@ -50,22 +56,18 @@ export async function mendEnvironments(
   return mended;
 }
 
-/** @throws {EfError} NOT_RUNNABLE for one whose name is not UTF-8, which no file of it could say */
-function environmentsIn(dir: string): string[] {
-  const root = bytesOf(dir);
-  const names: ByteString[] = readdirSync(osPath(root), { encoding: "latin1" });
-  const isThere = (name: ByteString) =>
-    lstatSync(osPath(`${root}/${name}`)).isDirectory() && existsSync(osPath(`${root}/${name}/pyvenv.cfg`));
-  return names
-    .filter(isThere)
-    .sort()
-    .map((name) => {
-      const text = Buffer.from(name, "latin1").toString("utf8");
-      if (!text.includes("\uFFFD")) return text;
-      const path = display(`${root}/${name}`);
-      const message = `Cannot move the environment ${path}: its name is not valid UTF-8`;
-      throw new EfError("NOT_RUNNABLE", message, { hint: "give it another name", path });
-    });
+/** Directories with a pyvenv.cfg, at any depth; those inside of an environment are mended with it. */
+function environmentsOf(tree: Tree): ByteString[] {
+  const found = new Set<ByteString>();
+  for (let row = 1; row < tree.length; row++) {
+    const dir = tree.parent[row] as number;
+    if (dir !== 0 && tree.name(row) === "pyvenv.cfg" && tree.kind(row) !== "dir") found.add(tree.path(dir));
+  }
+  const isOutermost = (path: ByteString): boolean => {
+    const above = path.slice(0, Math.max(0, path.lastIndexOf("/")));
+    return above === "" || (!found.has(above) && isOutermost(above));
+  };
+  return [...found].filter(isOutermost).sort();
 }
 
 /** One that did not start before either (its Python is on other nodes) is no reason to stop. */

@@ -21,6 +21,7 @@ import type { Comparison } from "./engine/engine.ts";
 import { describeHolder, type Holder, holderOf, lock } from "./engine/lock.ts";
 import { checkEmpty, checkMove, checkRoom, isLink, type Move, unharmed } from "./engine/move-checks.ts";
 import {
+  assertOurs,
   beginMove,
   claimOf,
   type Journal,
@@ -30,6 +31,7 @@ import {
   removeJournal,
   writeJournal,
 } from "./engine/move-journal.ts";
+import { mendLinks } from "./engine/move-links.ts";
 import { deleteOld, followMove, removeClaim } from "./engine/move-old.ts";
 import { type Amount, amountOf, assertUnchanged, copyAndVerify, lookAtMove } from "./engine/move-tree.ts";
 import {
@@ -106,6 +108,8 @@ export interface MigrateResult extends MovePlan {
   deletedOld: boolean;
   /** Environments whose files were made to name the new place. */
   relocated: Mended[];
+  /** Symbolic links that led into the old place by its whole path, and lead into the new one now. */
+  relinked: number;
   /** What a person may have to do now. */
   advice: string[];
   warnings: string[];
@@ -136,7 +140,7 @@ export async function migrate(config: Config, options: MigrateOptions): Promise<
   const job: Job = { config, configFile, movable, files, to, env, options, tell };
   const { plan: whole, done } = await prepare(job);
   const result = { ...whole, targetType: movable.type, dryRun, deletedOld: false };
-  const nothing = { relocated: [], advice: [], warnings, errors: [] };
+  const nothing = { relocated: [], relinked: 0, advice: [], warnings, errors: [] };
   if (dryRun) return { ...result, ...nothing, status: "dry-run" };
   if (options.confirm && !(await options.confirm(whole))) return { ...result, ...nothing, status: "aborted" };
   signal?.throwIfAborted();
@@ -184,7 +188,8 @@ interface Job {
   tell: (event: MigrateEvent) => void;
 }
 
-type Done = Pick<MigrateResult, "deletedOld" | "relocated" | "advice" | "errors">;
+type Changed = Pick<MigrateResult, "relocated" | "relinked">;
+type Done = Pick<MigrateResult, "deletedOld" | "advice" | "errors"> & Changed;
 
 /** Find out what is to be done; nothing is written before `done` is called. */
 async function prepare(job: Job): Promise<{ plan: MovePlan; done: () => Promise<Done> }> {
@@ -230,7 +235,7 @@ function resumed(job: Job, journal: Journal): { plan: MovePlan; done: () => Prom
   const move: Move = { what, from, fromReal, to, toReal };
   const keepOld = job.options.keepOld ?? false;
   const plan = { what, oldPath: from, newPath: to, keepOld, onlyDelete: true, files: 0, bytes: 0 };
-  return { plan, done: () => withLocks(job, () => end(job, move, [])) };
+  return { plan, done: () => withLocks(job, () => end(job, move, { relocated: [], relinked: 0 })) };
 }
 
 /** One move of a thing at a time, and no sync or push of it meanwhile. */
@@ -284,11 +289,11 @@ async function moveAll(job: Job, move: Move, first: Comparison): Promise<Done> {
   const name = move.what;
   const phase = (what: MigratePhase) => tell({ type: "phase", name, phase: what });
   const warning = (message: string) => tell({ type: "warning", name, message });
-  let relocated: Mended[] = [];
-  forgetOther(job, move);
+  const changed: Changed = { relocated: [], relinked: 0 };
+  const seen = (await forgetOther(job, move)) ? undefined : first.source;
   checkEmpty(move, isOurJournal(job, move)); // it may not be empty any more
   try {
-    const journal = beginMove(files, move, to, readJournal(files)?.claim);
+    const journal = beginMove(files, move, to, readJournal(files));
     const hasSync = Bun.which("sync") !== null;
     const withXattrs = { ...builtinOptions(withFlags(job.config, flagsOf(options))), xattrs: true, durable: !hasSync };
     const context = {
@@ -304,15 +309,17 @@ async function moveAll(job: Job, move: Move, first: Comparison): Promise<Done> {
       onWarning: warning,
     };
     // The new directory may have been made just now, so it is looked at again.
-    const comparison = await lookAtMove(move, first.sides, signal, first.source);
-    const verified = await copyAndVerify(move, comparison, context);
+    const comparison = await lookAtMove(move, first.sides, signal, seen);
+    const { verified, tree } = await copyAndVerify(move, comparison, context);
+    changed.relinked = await mendLinks(move, tree, first.sides.target, warning);
     if (movable.field === "venv_base") {
       phase("relocating");
       const { mendEnvironments } = await import("./migrate-envs.ts");
-      relocated = await mendEnvironments(move, { signal, onWarning: warning });
+      changed.relocated = await mendEnvironments(move, tree, { signal, onWarning: warning });
     }
     if (hasSync) await run(["sync", "-f", "--", move.toReal], { signal });
     await assertUnchanged(move, verified, context);
+    assertOurs(journal);
     phase("saving");
     verified.write(files);
     writeJournal(files, { ...journal, verified: verified.count });
@@ -320,7 +327,7 @@ async function moveAll(job: Job, move: Move, first: Comparison): Promise<Done> {
   } catch (error) {
     throw signal?.aborted ? signal.reason : unharmed(error, job.configFile, to);
   }
-  return end(job, move, relocated);
+  return end(job, move, changed);
 }
 
 const flagsOf = ({ workers, bwlimit }: MigrateOptions): TransferFlags => ({
@@ -333,16 +340,18 @@ function isOurJournal({ files }: Job, move: Move): boolean {
   return journal !== undefined && isOurs(journal, move);
 }
 
-/** A journal of a move to somewhere else: it will not be gone on with. */
-function forgetOther({ files, tell }: Job, move: Move): void {
+/** A journal of a move to somewhere else: it will not be gone on with. @returns was there one? */
+async function forgetOther({ files, tell }: Job, move: Move): Promise<boolean> {
   const journal = readJournal(files);
-  if (!journal || isOurs(journal, move)) return;
+  if (!journal || isOurs(journal, move)) return false;
   const rest = journal.verified === undefined ? journal.new_path : journal.old_path;
   if (present(rest) && rest !== move.from && rest !== move.to) {
     const message = `an earlier move did not come to its end, and is given up; remove what it left yourself: ${rest}`;
     tell({ type: "warning", name: move.what, message });
   }
+  if (journal.verified !== undefined) await removeClaim(journal); // that place has been in use
   removeJournal(files);
+  return true;
 }
 
 /** Put the new place into the configuration, if that still says the old one. */
@@ -356,15 +365,18 @@ async function save(job: Job, move: Move): Promise<void> {
 }
 
 /** The new place is in use: delete the old one, and say what a person may have to do. */
-async function end(job: Job, move: Move, relocated: Mended[]): Promise<Done> {
+async function end(job: Job, move: Move, changed: Changed): Promise<Done> {
   const advice = adviceOf(job.movable, move, job.env);
   const step = stepOf(await loadConfig(job.configFile), job);
   if (step) followMove(move, step);
   const journal = readJournal(job.files);
-  if (journal) await removeClaim(journal);
-  if (job.options.keepOld) {
+  const finish = async () => {
+    if (journal) await removeClaim(journal);
     removeJournal(job.files);
-    return { deletedOld: false, relocated, advice, errors: [] };
+  };
+  if (job.options.keepOld) {
+    await finish();
+    return { ...changed, deletedOld: false, advice, errors: [] };
   }
   job.tell({ type: "phase", name: move.what, phase: "deleting" });
   const { tell, files, options } = job;
@@ -378,6 +390,6 @@ async function end(job: Job, move: Move, relocated: Mended[]): Promise<Done> {
     onWarning: (message) => tell({ type: "warning", name, message }),
   });
   const errors = await span("delete", () => deletion);
-  if (errors.length === 0) removeJournal(job.files);
-  return { deletedOld: errors.length === 0, relocated, advice, errors };
+  if (errors.length === 0) await finish();
+  return { ...changed, deletedOld: errors.length === 0, advice, errors };
 }

@@ -1,4 +1,3 @@
-import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { EfError } from "./base/errors.ts";
 import { lastLines, run } from "./base/exec.ts";
@@ -6,6 +5,7 @@ import type { Env } from "./base/paths.ts";
 import type { Config } from "./config/schema.ts";
 import { findUv, linksTo, uvPipInstallArgv, uvVenvArgv } from "./drivers/uv.ts";
 import { describeHolder } from "./engine/lock.ts";
+import { removeTree } from "./engine/temp.ts";
 import type { OnVenvEvent } from "./envs/events.ts";
 import { readPyvenvCfg } from "./envs/interpreter.ts";
 import { claim, freeName, writeState } from "./envs/live.ts";
@@ -79,16 +79,24 @@ export async function venvCreate(config: Config | undefined, options: VenvCreate
     writeState(dir, name, null);
     return { name, dir, python: readPyvenvCfg(dir).version, warnings };
   } catch (error) {
-    rmSync(dir, { recursive: true, force: true });
+    removeTree(dir);
     throw error;
   }
 }
 
-/** From where uv gets it, else the one that Python itself brings (Debian's does not, without python3-venv). */
+/**
+ * From uv's cache, from where uv gets packages, else the pip that Python itself brings (Debian's does not, without
+ * python3-venv). A node without internet may drop what is sent: then uv would wait and try again for minutes.
+ */
 async function addPip(install: string[], dir: string, env: Env, signal: AbortSignal | undefined): Promise<boolean> {
-  const ways = [install, [join(dir, "bin/python"), "-I", "-m", "ensurepip", "--upgrade"]];
-  for (const argv of ways) {
-    const { code } = await run(argv, { env, signal, guarded: true, accept: anyCode });
+  const impatient = { UV_HTTP_TIMEOUT: "5", UV_HTTP_RETRIES: "0", ...env };
+  const ways = [
+    { argv: [...install.slice(0, 3), "--offline", ...install.slice(3)], env },
+    { argv: install, env: impatient },
+    { argv: [join(dir, "bin/python"), "-I", "-m", "ensurepip", "--upgrade"], env },
+  ];
+  for (const way of ways) {
+    const { code } = await run(way.argv, { env: way.env, signal, guarded: true, accept: anyCode });
     if (code === 0) return true;
   }
   return false;

@@ -8,7 +8,7 @@ import { quote } from "./base/shell.ts";
 import type { Config } from "./config/schema.ts";
 import { findUv, linkModeFor, linksTo, torchIndex, uvPipInstallArgv, uvVenvArgv, type Wanted } from "./drivers/uv.ts";
 import { type Holder, lock } from "./engine/lock.ts";
-import { venvBase } from "./envs/base.ts";
+import { lockFileOf, venvBase } from "./envs/base.ts";
 import { isOffline, requireWheelhouse, wheelhouseOf } from "./envs/wheelhouse.ts";
 
 export interface VenvInstallOptions extends Wanted {
@@ -98,7 +98,7 @@ export async function venvInstall(config: Config | undefined, options: VenvInsta
     return { ...result, created };
   }
   makeBase(base);
-  await using _ = await lock(join(base, `.${name}.lock`), {
+  await using _ = await lock(lockFileOf(base, name), {
     timeoutS: config?.lock_timeout_seconds ?? lockTimeoutS,
     signal,
     ...(options.onWait ? { onWait: options.onWait } : {}),

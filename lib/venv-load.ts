@@ -10,7 +10,7 @@ import type { OnVenvEvent } from "./envs/events.ts";
 import { findPython } from "./envs/find-python.ts";
 import { claim, writeState } from "./envs/live.ts";
 import { checkName } from "./envs/names.ts";
-import { packagesOf } from "./envs/packages.ts";
+import { type Packages, packagesOf } from "./envs/packages.ts";
 import type { RelocationReport } from "./envs/relocating.ts";
 import { type Restored, restore } from "./envs/restore.ts";
 import { findSaved, storeOf } from "./envs/store.ts";
@@ -48,7 +48,8 @@ export interface VenvLoaded {
 export async function venvLoad(config: Config, name: string, options: VenvLoadOptions = {}): Promise<VenvLoaded> {
   const { env = process.env, signal, onEvent } = options;
   await widenPool();
-  const saved = findSaved(storeOf(config, env), name);
+  const find = () => findSaved(storeOf(config, env), name);
+  find();
   const called = checkName(options.as ?? name);
   const python = options.python === undefined ? undefined : await findPython(options.python, env);
   await using claimed = await claim(env, called, {
@@ -56,8 +57,8 @@ export async function venvLoad(config: Config, name: string, options: VenvLoadOp
     onWait: (holder) => onEvent?.({ type: "waiting", name: called, who: describeHolder(holder) }),
   });
   const { dir, tempPrefix } = claimed;
-  const finish = (path: string) => void writeState(path, called, saved.description?.packages ?? packagesOf(path));
-  const restored = await restore(saved, { target: dir, tempPrefix, python, finish, signal, onEvent });
+  const finish = (path: string, packages: Packages = packagesOf(path)) => void writeState(path, called, packages);
+  const restored = await restore(find, { target: dir, tempPrefix, python, finish, signal, onEvent });
   return loaded(called, dir, restored);
 }
 
@@ -75,13 +76,14 @@ export async function venvExport(
 ): Promise<VenvLoaded> {
   const { env = process.env, signal, onEvent } = options;
   await widenPool();
-  const saved = findSaved(storeOf(config, env), name);
+  const find = () => findSaved(storeOf(config, env), name);
+  find();
   const dir = realPath(resolve(expandPath(target, env, "--path")));
   if (/[\n:]/.test(dir))
     throw new EfError("USAGE", `Cannot export to ${JSON.stringify(dir)}: its name cannot be part of PATH`, {
       path: dir,
     });
-  if (present(dir))
+  if (isThere(dir))
     throw new EfError("EXISTS", `Cannot export to ${dir}: there is something`, { hint: "give a new path", path: dir });
   const python = options.python === undefined ? undefined : await findPython(options.python, env);
   try {
@@ -91,7 +93,16 @@ export async function venvExport(
   }
   const tempPrefix = join(dirname(dir), ".ef-export-");
   removeLeftovers(tempPrefix);
-  return loaded(name, dir, await restore(saved, { target: dir, tempPrefix, python, signal, onEvent }));
+  return loaded(name, dir, await restore(find, { target: dir, tempPrefix, python, signal, onEvent }));
+}
+
+/** @throws {EfError} IO if that cannot be told */
+function isThere(path: string): boolean {
+  try {
+    return present(path);
+  } catch (error) {
+    throw new EfError("IO", `Cannot export to ${path}: ${reasonOf(error)}`, { path, cause: error });
+  }
 }
 
 const loaded = (

@@ -2,20 +2,23 @@ import { chmodSync, realpathSync } from "node:fs";
 import { basename, join } from "node:path";
 import { type ByteString, bytesOf, display } from "./base/bytes.ts";
 import { EfError, reasonOf } from "./base/errors.ts";
-import type { Env } from "./base/paths.ts";
+import { type Env, isWithin, realPath } from "./base/paths.ts";
 import { widenPool } from "./base/stat.ts";
 import { span } from "./base/trace.ts";
 import { plural } from "./base/units.ts";
 import type { Config } from "./config/schema.ts";
 import { describeHolder } from "./engine/lock.ts";
 import { pack } from "./engine/pack.ts";
-import { removeLeftovers, tempDirFor } from "./engine/temp.ts";
+import { removeAllLeftovers } from "./engine/temp.ts";
 import { describe, factsOf } from "./envs/describe.ts";
+import { editablesOutside } from "./envs/editables.ts";
 import type { OnVenvEvent } from "./envs/events.ts";
+import { readPyvenvCfg } from "./envs/interpreter.ts";
 import { belongs } from "./envs/links.ts";
 import { listLive, readState, stateName, writeState } from "./envs/live.ts";
-import { checkName } from "./envs/names.ts";
-import { type Description, isSaved, lockSaved, publish, storeOf, tempOf } from "./envs/store.ts";
+import { checkName, isName } from "./envs/names.ts";
+import { assertReplaceable, type Description, isSaved, lockSaved, publish, storeOf, tempOf } from "./envs/store.ts";
+import { tempDirIn } from "./envs/temp-dir.ts";
 
 export interface VenvSaveOptions {
   /** The environment. @default the active one, `VIRTUAL_ENV` */
@@ -56,13 +59,19 @@ export async function venvSave(
   const store = storeOf(config, env);
   const dir = environmentOf(options.dir, env);
   const own = readState(dir)?.name;
-  const called = checkName(name ?? own ?? basename(dir));
+  const called = checkName(name ?? own ?? nameOf(dir));
+  if (isWithin(realPath(store), dir))
+    throw new EfError("BAD_ROOT", `Cannot save ${called} in ${store}: that lies in the environment itself`, {
+      hint: "choose another directory: ef config set ef.venv_store DIR",
+      path: store,
+    });
   const warnings: string[] = [];
   const warn = (message: string) => {
     warnings.push(message);
     onEvent?.({ type: "warning", name: called, message });
   };
   const assertFree = () => {
+    assertReplaceable(store, called);
     if (force || !isSaved(store, called)) return;
     throw new EfError("EXISTS", `Cannot save ${called}: ${store} has an environment of that name`, {
       hint: `replace it with: ef venv save -f ${called}`,
@@ -70,15 +79,17 @@ export async function venvSave(
     });
   };
   assertFree();
-  const facts = await span("facts", () => factsOf(dir, called));
+  readPyvenvCfg(dir); // before a store is made for it
   await using _ = await lockSaved(store, called, {
     signal,
     onWait: (holder) => onEvent?.({ type: "waiting", name: called, who: describeHolder(holder) }),
   });
   assertFree();
-  removeLeftovers(tempOf(store, called));
-  using temp = tempDirFor(store, tempOf(store, called));
+  const facts = await span("facts", () => factsOf(dir, called));
+  removeAllLeftovers(store);
+  using temp = tempDirIn(store, tempOf(store, called));
   const file = join(temp.path, "archive");
+  for (const { why } of editablesOutside(bytesOf(dir), bytesOf(dir), [])) warn(`${why}: the archive does not hold it`);
   const isOwn = belongs(facts.places.map(bytesOf));
   let told = false;
   const packed = await span("pack", () =>
@@ -109,6 +120,15 @@ export async function venvSave(
   return { name: called, dir, archive, description, warnings };
 }
 
+/** @throws {EfError} USAGE if it cannot be called as its directory is: `.venv` */
+function nameOf(dir: string): string {
+  const name = basename(dir);
+  if (isName(name)) return name;
+  throw new EfError("USAGE", `Cannot call an environment as its directory ${dir} is`, {
+    hint: "give it a name: ef venv save NAME",
+  });
+}
+
 /** The prompt shows the name under which it is saved, if it is one of ours and no other has that name. */
 function rename(dir: string, name: string, packages: readonly string[], env: Env, warn: (message: string) => void) {
   const state = readState(dir);
@@ -116,7 +136,7 @@ function rename(dir: string, name: string, packages: readonly string[], env: Env
   const isTaken = listLive(env).some((each) => each.name === name && realpathSync(each.dir) !== dir);
   if (isTaken) warn(`here it is still called ${state.name}: this node has another environment ${name}`);
   try {
-    writeState(dir, isTaken ? state.name : name, packages, { isStale: true });
+    writeState(dir, isTaken ? state.name : name, packages);
   } catch (error) {
     warn(`it is saved, but the prompt will not tell: ${reasonOf(error)}`);
   }

@@ -102,3 +102,19 @@ export function reasonOf(error: unknown): string {
   if (errno) return `${errnoTexts[errno] ?? "system error"} (${errno})`;
   return error instanceof Error ? error.message : String(error);
 }
+
+/**
+ * What a write that failed is for the user; an error that is none of a system call stays as it is.
+ *
+ * @param what "Cannot write …"
+ */
+export function writeError(what: string, path: string, error: unknown): unknown {
+  const errno = errnoOf(error);
+  if (errno === undefined || error instanceof EfError) return error;
+  const isFull = errno === "ENOSPC" || errno === "EDQUOT";
+  return new EfError(isFull ? "NO_SPACE" : "IO", `${what}: ${reasonOf(error)}`, {
+    hint: isFull ? "make room there, then run it again" : undefined,
+    path,
+    cause: error,
+  });
+}

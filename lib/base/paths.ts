@@ -1,4 +1,4 @@
-import { lstatSync, realpathSync } from "node:fs";
+import { lstatSync, readlinkSync, realpathSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, relative, resolve } from "node:path";
 import { EfError, errnoOf } from "./errors.ts";
 
@@ -66,9 +66,18 @@ export function realPath(path: string): string {
       const errno = errnoOf(error);
       if (errno !== "ENOENT" && errno !== "ENOTDIR") throw error;
       if (dirname(at) === at) return join(at, ...missing);
-      missing.unshift(basename(at));
-      at = dirname(at);
+      const text = linkText(at);
+      if (text === undefined) missing.unshift(basename(at));
+      at = text === undefined ? dirname(at) : resolve(realpathSync(dirname(at)), text);
     }
+  }
+}
+
+function linkText(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined; // nothing there, or no link
   }
 }
 

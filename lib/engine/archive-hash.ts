@@ -1,4 +1,4 @@
-import { readFileSync, readSync } from "node:fs";
+import { readSync } from "node:fs";
 
 /** At most so much is read at once. */
 const pieceBytes = 1 << 18;
@@ -15,6 +15,12 @@ export class FileHash {
 
   constructor(fd: number) {
     this.#fd = fd;
+  }
+
+  /** Go on with a piece that was just read from where the sum has come to. */
+  add(piece: Uint8Array): void {
+    this.#hash.update(piece);
+    this.bytes += piece.length;
   }
 
   /** Go on, at most up to a position. */
@@ -36,14 +42,5 @@ export class FileHash {
       await new Promise((resolve) => setImmediate(resolve));
     }
     return this.#hash.digest("hex");
-  }
-}
-
-/** Where an open file is read next, by whoever shares it (proc(5), /proc/pid/fdinfo); 0 where that cannot be known. */
-export function positionOf(fd: number): number {
-  try {
-    return Number(/^pos:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))?.[1] ?? 0);
-  } catch {
-    return 0;
   }
 }

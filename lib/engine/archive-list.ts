@@ -51,7 +51,7 @@ export async function listOf(tree: Tree, root: ByteString, storage: Storage, out
   const addLink = (entry: Planned) => {
     const path = tree.path(entry.row);
     const text = tree.links.get(entry.row) ?? "";
-    if (!staysInside(path, text, linkAt)) {
+    if (!kept.has(entry.row) && !staysInside(path, text, linkAt)) {
       const what = outside(path, text);
       if (what === "drop") return void list.dropped.push(path);
       if (what === "follow") toFollow.push({ entry, path });
@@ -89,6 +89,11 @@ export async function listOf(tree: Tree, root: ByteString, storage: Storage, out
       }
     }
   };
+  // First of all those that leave the root themselves: others lead to them, as `python` to `python3`.
+  for (const [row, text] of tree.links) {
+    const path = tree.path(row);
+    if (!staysInside(path, text, () => undefined) && outside(path, text) === "keep") kept.add(row);
+  }
   addDir(0);
 
   const lost = new Set<Planned>();

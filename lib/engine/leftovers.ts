@@ -30,7 +30,7 @@ export async function removeTemps(cx: Copying, temps: readonly ByteString[], dif
       const name = path.slice(path.lastIndexOf("/") + 1);
       const isOurs = stat.uid === BigInt(process.geteuid?.() ?? 0);
       if (!isOurs || !(changed.has(partOf(path)) || isAbandoned(name, Date.now() - Number(stat.mtimeMs)))) continue;
-      const begun = await walk(nameOfBeginning(cx.target, at));
+      const begun = stat.isFile() ? await walk(nameOfBeginning(cx.target, at)) : undefined; // a link cannot be read
       const store = begun === undefined ? undefined : beside(path, begun);
       if (store && wanted.has(store) && !temps.includes(store)) await cx.target.rename(at, `${cx.to}/${store}`);
       else await cx.target.unlink(at);

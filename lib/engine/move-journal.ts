@@ -10,13 +10,14 @@ import { chmodSync, existsSync, mkdirSync, statSync, writeFileSync } from "node:
 import { dirname, join } from "node:path";
 import * as v from "valibot";
 import type { ByteString } from "../base/bytes.ts";
-import { EfError, reasonOf } from "../base/errors.ts";
+import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import { randomId, readOwn, removeIfThere, writeAtomic } from "../base/files.ts";
 import type { Move } from "./move-checks.ts";
 import { partName } from "./names.ts";
 import type { Scan } from "./scan.ts";
 import type { Kind } from "./tree.ts";
 
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 const Journal = v.object({
   version: v.literal(1),
   /** As the configuration said it, and without links. */
@@ -25,11 +26,13 @@ const Journal = v.object({
   new_path: v.string(),
   new_real: v.string(),
   /** Names the file in the new directory that says that it is ours: another directory of that name is not. */
-  claim: v.string(),
+  claim: v.pipe(v.string(), v.regex(/^[0-9a-f]{16}$/)),
   /** As the configuration says it, or will. */
   to: v.string(),
+  /** Permissions that the new directory is to have in the end, where we made it. */
+  mode: v.optional(count),
   /** Entries in the list of what was verified; absent before. */
-  verified: v.optional(v.number()),
+  verified: v.optional(count),
 });
 export type Journal = v.InferOutput<typeof Journal>;
 
@@ -55,7 +58,17 @@ export function readJournal({ journal }: JournalFiles): Journal | undefined {
 }
 
 export function writeJournal({ journal }: JournalFiles, content: Journal): void {
-  writeAtomic(journal, `${JSON.stringify(content, null, 2)}\n`, 0o600);
+  write(journal, `${JSON.stringify(content, null, 2)}\n`);
+}
+
+/** @throws {EfError} NO_SPACE, IO: it lies beside the configuration, and that place may be full too */
+function write(path: string, content: string | Uint8Array): void {
+  try {
+    writeAtomic(path, content, 0o600);
+  } catch (error) {
+    const isFull = ["ENOSPC", "EDQUOT"].includes(errnoOf(error) ?? "");
+    throw new EfError(isFull ? "NO_SPACE" : "IO", `Cannot write ${path}: ${reasonOf(error)}`, { path, cause: error });
+  }
 }
 
 export function removeJournal({ journal, list }: JournalFiles): void {
@@ -64,11 +77,19 @@ export function removeJournal({ journal, list }: JournalFiles): void {
 }
 
 /**
- * Where a file in the new directory says that what is there is ours, until the configuration says it. Its name is one that
- * a scan passes over.
+ * Where a file in the new directory says that it is the one that we fill, until the move has come to its end: a directory
+ * of the same name where a file system is not mounted has none. Its name is one that a scan passes over.
  */
 export const claimOf = ({ new_real, claim }: Pick<Journal, "new_real" | "claim">): string =>
   join(new_real, partName(claim));
+
+/** Is the new directory still the one that we filled? @throws {EfError} IO if not */
+export function assertOurs(journal: Journal): void {
+  if (existsSync(claimOf(journal))) return;
+  const path = journal.new_path;
+  const hint = "is its file system still mounted? look there, then run it again";
+  throw new EfError("IO", `Cannot move to ${path}: it is not the directory any more that was filled`, { hint, path });
+}
 
 /** What says that an entry is what was verified: contents of the same size and time. Directories only have a name. */
 export interface Facts {
@@ -97,15 +118,16 @@ export class Verified {
   }
 
   /** @returns undefined if it is not the list that the journal speaks of */
-  static read({ list }: JournalFiles, count: number): Verified | undefined {
-    const bytes = readOwn(list, 2 ** 32);
-    if (bytes?.length !== 8 * count) return undefined;
+  static read({ list }: JournalFiles, { verified }: Journal): Verified | undefined {
+    if (verified === undefined) return undefined;
+    const bytes = readOwn(list, 8 * verified);
+    if (bytes?.length !== 8 * verified) return undefined;
     return new Verified(new BigUint64Array(Uint8Array.from(bytes).buffer));
   }
 
   write({ list }: JournalFiles): void {
     const { buffer, byteOffset, byteLength } = this.numbers;
-    writeAtomic(list, new Uint8Array(buffer, byteOffset, byteLength), 0o600);
+    write(list, new Uint8Array(buffer, byteOffset, byteLength));
   }
 
   get count(): number {
@@ -138,27 +160,31 @@ function numberOf(path: ByteString, { kind, size, mtimeNs, text = "" }: Facts): 
 /**
  * Make the new directory, as open as the old one, and say in it and in the journal that it is ours.
  *
- * @param claim that of an earlier run of this move
+ * @param before the journal of an earlier run of this move
  */
 export function beginMove(
   files: JournalFiles,
   { from, fromReal, to: newPath, toReal }: Pick<Move, "from" | "fromReal" | "to" | "toReal">,
   to: string,
-  claim = randomId(),
+  before?: Journal,
 ): Journal {
+  const claim = before?.claim ?? randomId();
   const journal: Journal = {
     ...{ version: 1, old_path: from, old_real: fromReal, new_path: newPath, new_real: toReal, to, claim },
+    ...(before?.mode === undefined ? {} : { mode: before.mode }),
   };
   try {
     if (!existsSync(toReal)) {
       mkdirSync(dirname(toReal), { recursive: true });
       mkdirSync(toReal, { mode: 0o700 });
       const setgid = statSync(toReal).mode & 0o2000;
-      chmodSync(toReal, (statSync(fromReal).mode & 0o7777) | setgid);
+      journal.mode = (statSync(fromReal).mode & 0o7777) | setgid;
+      chmodSync(toReal, journal.mode | 0o700); // until the end there is something to write
     }
     writeJournal(files, journal); // first: an empty directory needs no claim
     writeFileSync(claimOf(journal), `ef migrate brings here what is in ${from}; see ${files.journal}\n`);
   } catch (error) {
+    if (error instanceof EfError) throw error;
     const message = `Cannot begin to move to ${newPath}: ${reasonOf(error)}`;
     throw new EfError("IO", message, { path: newPath, cause: error });
   }

@@ -20,9 +20,12 @@ export async function deleteOld(
 ): Promise<string[]> {
   const start = `${move.to} is complete and in use, but ${move.from} is not all gone`;
   if (!existsSync(move.fromReal)) return removeLink(move);
-  const verified = Verified.read(files, readJournal(files)?.verified ?? -1);
-  if (!verified || !existsSync(move.toReal)) {
-    const why = verified ? `${move.to} is not there` : "the list of what was verified is gone";
+  const journal = readJournal(files);
+  const verified = journal && Verified.read(files, journal);
+  if (!verified || !existsSync(claimOf(journal))) {
+    const why = verified
+      ? `${move.to} is not the directory that was filled (is its file system mounted?)`
+      : "the list of what was verified is gone";
     return [`${start}: ${why}, so nothing is deleted; remove it yourself when you are sure`];
   }
   const { workers, onWarning } = options;
@@ -65,14 +68,16 @@ export function followMove({ from }: Move, { marker: file, source }: Step): void
   }
 }
 
-/** The configuration says now that the new place is in use: nothing else need say so. */
+/** All is done: nothing in the new directory need say more, and it becomes as open as it is to be. */
 export async function removeClaim(journal: Journal): Promise<void> {
   const { target } = await sidesOf("auto");
   const root = bytesOf(journal.new_real);
+  const { mode } = journal;
   try {
-    const { mtimeNs } = await target.lstat(root);
+    const stat = await target.lstat(root);
     await target.unlink(bytesOf(claimOf(journal)));
-    await target.setTimes(root, mtimeNs);
+    await target.setTimes(root, stat.mtimeNs);
+    if (mode !== undefined && (Number(stat.mode) & 0o7777) === (mode | 0o700)) await target.chmod(root, mode);
   } catch {
     // gone, as a rule: an earlier run did it
   }

@@ -23,6 +23,7 @@ import type { Move } from "./move-checks.ts";
 import { type Facts, Verified } from "./move-journal.ts";
 import type { Scan } from "./scan.ts";
 import type { Storage } from "./storage.ts";
+import type { Tree } from "./tree.ts";
 
 /** How often what changed meanwhile is brought once more. */
 const rounds = 4;
@@ -83,17 +84,22 @@ export function amountOf({ source: { tree } }: Comparison): Amount {
  * Copy, and compare all of it, until the new place is what the old one is.
  *
  * @param first a comparison to begin with
- * @returns what was found to be the same
+ * @returns what was found to be the same, and the look at the old place by which it was
  * @throws {EfError} TRANSFER_PARTIAL, NO_SPACE, IO; the signal's reason. The next call goes on where this one stopped.
  */
-export async function copyAndVerify(move: Move, first: Comparison, context: MoveContext): Promise<Verified> {
+export async function copyAndVerify(
+  move: Move,
+  first: Comparison,
+  context: MoveContext,
+): Promise<{ verified: Verified; tree: Tree }> {
   const transfer = transferOf(move);
   let comparison = first;
   for (let isMended = false; ; isMended = true) {
     comparison = await copyAll(move, comparison, context);
     const temps = await bringTemps(transfer, comparison, context);
     const { lines, otherContents } = await wrongsOf(move, comparison, context);
-    if (lines.length === 0) return Verified.of(comparison.source, temps);
+    const { source } = comparison;
+    if (lines.length === 0) return { verified: Verified.of(source, temps), tree: source.tree };
     if (otherContents.length === 0 || isMended) throw notTheSame(move, lines);
     // Same size and time, other contents: a run that was interrupted while it mended environments. Brought anew, once.
     for (const path of otherContents) await context.sides.target.unlink(`${bytesOf(move.toReal)}/${path}`);
@@ -118,8 +124,14 @@ const transferOf = ({ fromReal, toReal }: Move): Transfer => ({
   ...{ arrivalNs: undefined, lockFd: undefined },
 });
 
-function refuseUnmovable({ what, from, to }: Move, { plan }: Comparison): void {
+function refuseUnmovable({ what, from, to }: Move, { plan, source, target }: Comparison): void {
   if (plan.problem) throw plan.problem;
+  if (source.tree.length === 1 && target.tree.length > 1) {
+    throw new EfError("BAD_ROOT", `Cannot move ${what} from ${from} to ${to}: that is empty now, and was not before`, {
+      hint: `is its file system mounted on this node? If it is to be empty: remove ${to}, then run it again`,
+      path: from,
+    });
+  }
   const refuse = (why: string, names: readonly string[], root: string, hint: string) => {
     const more = names.length > named ? `\n  and ${humanCount(names.length - named)} more` : "";
     const list = names.slice(0, named).map((name) => `\n  ${root}/${name}`);

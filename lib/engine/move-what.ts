@@ -70,8 +70,26 @@ export function directoryOf(written: string, where: string, env: Env): string {
   });
 }
 
-/** What the configuration is to say: `$VAR` and `~` stay, what is relative is made absolute. */
-export const writtenPlace = (to: string): string => (pathStart.test(to) ? withoutSlash(to) : resolve(to));
+/**
+ * What the configuration is to say: `$VAR` and `~` stay, what is relative is made absolute.
+ *
+ * @throws {EfError} USAGE for nothing, as of a variable that is not set, which would mean the current directory; BAD_ROOT for
+ *   a name that the configuration cannot hold
+ */
+export function writtenPlace(to: string): string {
+  if (to === "") {
+    throw new EfError("USAGE", "Cannot move to a directory without a name: --to is empty", {
+      hint: "give --to DIR; is the variable set that stands there?",
+    });
+  }
+  if (to.includes("\uFFFD")) {
+    throw new EfError("BAD_ROOT", `Cannot use --to "${to}": it is not valid UTF-8`, {
+      hint: "give the directory a name in UTF-8, or a symbolic link with such a name",
+      path: to,
+    });
+  }
+  return pathStart.test(to) ? withoutSlash(to) : resolve(to);
+}
 
 const withoutSlash = (path: string) => path.replace(/(?<=.)\/+$/s, "");
 

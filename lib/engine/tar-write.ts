@@ -1,5 +1,5 @@
 import { constants } from "node:fs";
-import type { ByteString } from "../base/bytes.ts";
+import { type ByteString, display } from "../base/bytes.ts";
 import { oneMore } from "../base/memory.ts";
 import { get, type Steps } from "../base/steps.ts";
 import { Flight } from "./archive-flight.ts";
@@ -59,6 +59,7 @@ export class TreeWriter {
   readonly #storage: Storage;
   readonly #options: WriteOptions;
   readonly #flight = new Flight();
+  readonly #umask = process.umask();
   /** All there is by its path; a regular file as the path under which it was made. */
   readonly #nodes = new Map<ByteString, Dir | Link | ByteString>();
   readonly #dirs: Dir[] = [];
@@ -172,9 +173,25 @@ export class TreeWriter {
     this.#options.onFile?.(path, bytes);
     const needles = this.#needles();
     if (needles && holds(bytes, needles)) this.mentions.push(path);
+    if (dir.ready === undefined && this.#writeNow(path, entry, bytes)) return;
     const writing = this.#flight.start(this.#told(path, this.#write(path, dir, entry, bytes)));
     if (!(writing instanceof Promise)) return;
     writing.catch(() => {}); // the flight knows
+  }
+
+  /** On quick storage, where the permissions need no call of their own; false elsewhere. */
+  #writeNow(path: ByteString, { mode, mtimeS, size }: TarEntry, bytes: Uint8Array): boolean {
+    const kept = mode & keptMode;
+    if ((kept & this.#umask) !== 0) return false;
+    try {
+      if (!this.#storage.putNew(this.#below(path), kept, bytes, nsOf(mtimeS))) return false;
+    } catch (error) {
+      this.at ??= path;
+      throw error;
+    }
+    this.files++;
+    this.contentBytes += size;
+    return true;
   }
 
   *#write(path: ByteString, dir: Dir, entry: TarEntry, bytes: Uint8Array): Steps<void> {
@@ -247,7 +264,7 @@ export class TreeWriter {
     const { path, text } = link;
     if (link.isWanted || staysInside(path, text, linkAt)) return;
     link.isWanted = this.#options.allowLink?.(path, text) ?? false;
-    if (!link.isWanted) throw new Malformed(`is a symbolic link that leaves the archive, to ${text}`, path);
+    if (!link.isWanted) throw new Malformed(`is a symbolic link that leaves the archive, to ${display(text)}`, path);
   }
 
   #addHardLink(path: ByteString, { link }: TarEntry): void {

@@ -1,6 +1,7 @@
 import { chmodSync, chownSync, lstatSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename, dirname, join } from "node:path";
+import { type ByteString, bytesOf, osPath } from "../base/bytes.ts";
 import { errnoOf } from "../base/errors.ts";
 import { randomId, shortHost } from "../base/files.ts";
 
@@ -31,13 +32,28 @@ export function tempDirFor(target: string, prefix: string): Disposable & { path:
   return { path, [Symbol.dispose]: () => removeTree(path) };
 }
 
-/** What cannot be removed now (`.nfsXXXX` of an open file, a stale handle) is a leftover for the next run, and no error. */
-function removeTree(path: string): void {
+/**
+ * Remove a directory of our own with all in it, also what is in directories that may not be written to.
+ *
+ * What cannot be removed now (`.nfsXXXX` of an open file, a stale handle) is a leftover for the next run, and no error.
+ */
+export function removeTree(path: string): void {
   try {
     rmSync(path, { recursive: true, force: true });
   } catch {
-    // see above
+    try {
+      makeWritable(bytesOf(path));
+      rmSync(path, { recursive: true, force: true });
+    } catch {
+      // see above
+    }
   }
+}
+
+function makeWritable(dir: ByteString): void {
+  if (!lstatSync(osPath(dir), { throwIfNoEntry: false })?.isDirectory()) return;
+  chmodSync(osPath(dir), 0o700);
+  for (const name of readdirSync(osPath(dir), { encoding: "latin1" })) makeWritable(`${dir}/${name}`);
 }
 
 /**
@@ -59,6 +75,17 @@ export function removeLeftovers(prefix: string, written: readonly string[] = [])
     const begun = starts.find((each) => name.startsWith(each));
     const end = name.endsWith(".tmp") ? name.slice(begun?.length, -".tmp".length) : "";
     if (begun !== undefined && isAbandoned(path, end, "file")) removeTree(path);
+  }
+}
+
+/**
+ * Remove the temporary directories `.NAME.tmp-…` that killed runs left in a directory, whatever their names: no lock is
+ * needed, since a process that has ended writes no more.
+ */
+export function removeAllLeftovers(dir: string): void {
+  for (const name of readdirSync(dir)) {
+    const [, suffix] = /^\..+\.tmp-(.+)$/.exec(name) ?? [];
+    if (suffix !== undefined && isAbandoned(join(dir, name), suffix, "directory")) removeTree(join(dir, name));
   }
 }
 

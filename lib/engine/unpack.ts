@@ -9,7 +9,7 @@ import { type ByteString, bytesOf, display } from "../base/bytes.ts";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import { span } from "../base/trace.ts";
 import { decompress, type Format, formatOf } from "../drivers/zstd.ts";
-import { FileHash, positionOf } from "./archive-hash.ts";
+import { FileHash } from "./archive-hash.ts";
 import { sidesOf } from "./builtin.ts";
 import { blockBytes, decodeHeader, Malformed } from "./tar-format.ts";
 import { TarReader } from "./tar-read.ts";
@@ -139,7 +139,8 @@ class Archive {
   async readInto(writer: TreeWriter, { signal, onProgress }: UnpackOptions): Promise<void> {
     const reader = this.#reader;
     let quiet = 0;
-    for await (const piece of decompress(this.#fd, this.#format(), this.#path, { signal })) {
+    const onRead = (piece: Uint8Array) => this.#hash.add(piece);
+    for await (const piece of decompress(this.#fd, this.#format(), this.#path, { signal, onRead })) {
       signal?.throwIfAborted();
       reader.feed(piece);
       for (let part = reader.next(); part; part = reader.next()) {
@@ -149,7 +150,6 @@ class Archive {
       quiet += piece.length;
       if (quiet < tellEveryBytes) continue;
       quiet = 0;
-      this.#hash.upTo(positionOf(this.#fd));
       onProgress?.({ bytes: this.#hash.bytes, totalBytes: this.#stat.size });
     }
     reader.finish();

@@ -5,9 +5,13 @@
  * every shell. The function `deactivate` is there afterwards as people know it, `VIRTUAL_ENV` and `VIRTUAL_ENV_PROMPT` are set
  * as the tools expect, and such a script's own `deactivate` is called first.
  *
- * The prompt shows the name, and `*` before it when packages changed since the save. That costs no process at a prompt: the
- * shell itself compares the time of the directory of packages with that of ef's state file, and asks ef only after a
- * change (see lib/envs/live.ts).
+ * An `activate` script may also come later, in its place. It restores what scripts of its kind have kept, so PATH and the
+ * prompt are kept under their names, and our hooks keep still where `VIRTUAL_ENV` is another.
+ *
+ * The prompt shows the name, and `*` before it when packages changed since the save. That costs no process at a prompt (but
+ * in csh, which has neither `test` nor `read`): the shell itself compares the time of the directory of packages with that
+ * of ef's state file, asks ef only after a change, and else reads what the file says, as another shell may have asked (see
+ * lib/envs/live.ts).
  *
  * The texts for fish and csh also survive an `eval` that joins their lines by spaces. That for bash is POSIX, and works
  * under `set -eu`.
@@ -56,8 +60,9 @@ const hooks = {
     hasDeactivate: `case "$(LC_ALL=C command -V deactivate 2>/dev/null)" in *function*) : ;; *) false ;; esac`,
   },
   zsh: {
-    set: "typeset -ga precmd_functions; precmd_functions=(${precmd_functions:#__ef_venv_prompt} __ef_venv_prompt)",
-    unset: "precmd_functions=(${precmd_functions:#__ef_venv_prompt})",
+    // `[@]`: under ksh_arrays the name alone is its first element. Without the typeset `set -u` ends a script.
+    set: 'typeset -ga precmd_functions; precmd_functions=("${(@)precmd_functions[@]:#__ef_venv_prompt}" __ef_venv_prompt)',
+    unset: 'typeset -ga precmd_functions; precmd_functions=("${(@)precmd_functions[@]:#__ef_venv_prompt}")',
     hasDeactivate: "(( ${+functions[deactivate]} ))",
   },
 } as const;
@@ -81,6 +86,7 @@ if ${hasDeactivate}; then deactivate >/dev/null 2>&1 || :; fi
 unalias 'deactivate' 2>/dev/null || :
 ${head[shell]}
   ${takeOutOfPath}
+  unset _OLD_VIRTUAL_PATH
   if [ -n "\${_OLD_VIRTUAL_PYTHONHOME+x}" ]; then
     PYTHONHOME="$_OLD_VIRTUAL_PYTHONHOME"; export PYTHONHOME; unset _OLD_VIRTUAL_PYTHONHOME
   fi
@@ -93,6 +99,7 @@ ${head[shell]}
 }
 if [ -n "\${VIRTUAL_ENV-}" ]; then deactivate nondestructive; fi
 export VIRTUAL_ENV=${q(dir)} VIRTUAL_ENV_PROMPT=${q(prompt)}
+_OLD_VIRTUAL_PATH="$PATH"
 export PATH="$VIRTUAL_ENV/bin:$PATH"
 if [ -n "\${PYTHONHOME+x}" ]; then _OLD_VIRTUAL_PYTHONHOME="$PYTHONHOME"; unset PYTHONHOME; fi
 hash -r 2>/dev/null || :
@@ -102,9 +109,12 @@ case "$-\${VIRTUAL_ENV_DISABLE_PROMPT:+-no}" in
   _OLD_VIRTUAL_PS1="\${PS1-}"
   PS1="($VIRTUAL_ENV_PROMPT) \${PS1-}"
   __ef_venv_prompt () {
-    local __ef_code=$? __ef_name=""
-    if [ "\${VIRTUAL_ENV-}" = ${q(dir)} ] && [ ${q(join(dir, site ?? ""))} -nt ${q(join(dir, stateName))} ]; then
+    local __ef_code=$? __ef_name="" __ef_x
+    if [ "\${VIRTUAL_ENV-}" != ${q(dir)} ]; then :
+    elif [ ${q(join(dir, site ?? ""))} -nt ${q(join(dir, stateName))} ]; then
       __ef_name=$(${askText(shell, program)} 2>/dev/null) || __ef_name=""
+    elif [ -r ${q(join(dir, stateName))} ]; then
+      IFS='"' read -r __ef_x __ef_x __ef_x __ef_name __ef_x <${q(join(dir, stateName))} || :
     fi
     if [ -n "$__ef_name" ] && [ "$__ef_name" != "\${VIRTUAL_ENV_PROMPT-}" ]; then
       VIRTUAL_ENV_PROMPT="$__ef_name"
@@ -125,6 +135,7 @@ function deactivate --description 'End the environment that ef activated';
   if set -l __ef_at (contains -i -- "$VIRTUAL_ENV/bin" $PATH);
     set -e PATH[$__ef_at];
   end;
+  set -e _OLD_VIRTUAL_PATH;
   if set -q _OLD_VIRTUAL_PYTHONHOME;
     set -gx PYTHONHOME $_OLD_VIRTUAL_PYTHONHOME;
     set -e _OLD_VIRTUAL_PYTHONHOME;
@@ -145,6 +156,7 @@ end;
 set -q VIRTUAL_ENV; and deactivate nondestructive;
 set -gx VIRTUAL_ENV ${q(dir)};
 set -gx VIRTUAL_ENV_PROMPT ${q(prompt)};
+set -g _OLD_VIRTUAL_PATH $PATH;
 set -gx PATH ${q(join(dir, "bin"))} $PATH;
 if set -q PYTHONHOME;
   set -g _OLD_VIRTUAL_PYTHONHOME $PYTHONHOME;
@@ -154,10 +166,15 @@ if status is-interactive; and test -z "$VIRTUAL_ENV_DISABLE_PROMPT";
   functions -c fish_prompt _old_fish_prompt;
   function fish_prompt;
     set -l __ef_prompt (_old_fish_prompt);
-    if test "$VIRTUAL_ENV" = ${q(dir)}; and test ${q(join(dir, site ?? ""))} -nt ${q(join(dir, stateName))} 2>/dev/null;
-      set -l __ef_name (${askText("fish", program)} 2>/dev/null);
-      test -n "$__ef_name"; and set -gx VIRTUAL_ENV_PROMPT $__ef_name;
+    set -l __ef_name;
+    set -l __ef_x;
+    if test "$VIRTUAL_ENV" != ${q(dir)};
+    else if test ${q(join(dir, site ?? ""))} -nt ${q(join(dir, stateName))} 2>/dev/null;
+      set __ef_name (${askText("fish", program)} 2>/dev/null);
+    else if test -r ${q(join(dir, stateName))};
+      read -d '"' __ef_x __ef_x __ef_x __ef_name __ef_x <${q(join(dir, stateName))};
     end;
+    test -n "$__ef_name"; and set -gx VIRTUAL_ENV_PROMPT $__ef_name;
     printf '(%s) ' $VIRTUAL_ENV_PROMPT;
     string join -- \\n $__ef_prompt;
   end;
@@ -178,21 +195,31 @@ function cshText({ dir, prompt, site, program }: Activation): string {
     "test $?__ef_precmd != 0 && unalias precmd && unset __ef_precmd",
     ...["unsetenv VIRTUAL_ENV", "unsetenv VIRTUAL_ENV_PROMPT", "rehash", "unalias deactivate"],
   ].join("; ");
+  // What stands in the state file between the third and the fourth `"`, without one that would end this. Between
+  // backquotes in an alias a path can be quoted in no way that always works.
+  const shown = !/^[\w./@+,=-]+$/.test(dir)
+    ? askText("csh", program)
+    : `sed -n '1s/^........//;1s/[^*A-Za-z0-9._+-]//gp' ${join(dir, stateName)}`;
+  // By variables: an alias takes an `!` in a path for history.
+  const state = `"$__ef_precmd:q/${stateName}"`;
   const refresh = [
-    `test ${q(join(dir, site ?? ""))} -nt ${q(join(dir, stateName))}`,
-    `setenv VIRTUAL_ENV_PROMPT "\`${askText("csh", program)}\`"`,
+    "test $?VIRTUAL_ENV$?_OLD_VIRTUAL_PROMPT = 11",
+    `test "$VIRTUAL_ENV:q" = "$__ef_precmd:q" -a -r ${state}`,
+    `( test "$__ef_precmd:q/${site ?? ""}" -nt ${state} && ${askText("csh", program)} || : ) >& /dev/null`,
+    `setenv VIRTUAL_ENV_PROMPT "\`${shown}\`"`,
     'set prompt = "($VIRTUAL_ENV_PROMPT) $_OLD_VIRTUAL_PROMPT:q"',
   ].join(" && ");
   const hasPrompt = "test $?prompt$?VIRTUAL_ENV_DISABLE_PROMPT = 10";
   return `\
 test "x\`alias deactivate\`" != x && deactivate;
+test $?__ef_precmd != 0 && unalias precmd && unset __ef_precmd;
 set _OLD_VIRTUAL_PATH = "$PATH:q";
 test $?PYTHONHOME != 0 && set _OLD_VIRTUAL_PYTHONHOME = "$PYTHONHOME:q" && unsetenv PYTHONHOME;
 ${exportStatement("csh", "VIRTUAL_ENV", dir)}
 ${exportStatement("csh", "VIRTUAL_ENV_PROMPT", prompt)}
 setenv PATH ${q(join(dir, "bin"))}:"$PATH:q";
 ${hasPrompt} && set _OLD_VIRTUAL_PROMPT = "$prompt:q" && set prompt = ${q(`(${prompt}) `)}"$_OLD_VIRTUAL_PROMPT:q";
-${hasPrompt} && test "x\`alias precmd\`" = x && set __ef_precmd && alias precmd ${q(refresh)};
+${hasPrompt} && test "x\`alias precmd\`" = x && set __ef_precmd = ${q(dir)} && alias precmd ${q(refresh)};
 alias deactivate ${q(leave)};
 rehash;
 :;

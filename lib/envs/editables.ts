@@ -50,11 +50,13 @@ export function editablesOutside(root: ByteString, to: ByteString, moves: readon
       for (const line of (readText(`${root}/${path}`) ?? "").split(/\r?\n/)) add(path, of, line.trimEnd());
     }
   }
-  return found.map(({ path, name, target }) => ({ path, why: whyOutside(name, target) }));
+  return found.map(({ path, name, target }) => {
+    const what = `editable ${display(name)} points to ${display(target)}`;
+    return existsSync(osPath(target))
+      ? { path, why: `${what}, outside of the environment`, isThere: true }
+      : { path, why: `${what}, which is not here` };
+  });
 }
-
-const whyOutside = (name: ByteString, target: ByteString) =>
-  `editable ${display(name)} points to ${display(target)}, ${existsSync(osPath(target)) ? "outside of the environment" : "which is not here"}`;
 
 function readText(path: ByteString): ByteString | undefined {
   try {

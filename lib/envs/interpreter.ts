@@ -222,7 +222,7 @@ export async function startPython(dir: string): Promise<{ version: string; prefi
   let said: string;
   try {
     const { code, stdout, stderr } = await run([python, "-I", "-c", startCode], { accept: anyCode });
-    if (code === 0) return JSON.parse(stdout);
+    if (code === 0) return JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? ""); // a .pth file may print before
     said = (code > 128 ? `it was ended by signal ${code - 128}` : `exit code ${code}`) + lastLines(stderr);
   } catch (error) {
     said = error instanceof EfError && error.code === "TOOL_MISSING" ? "it is not there" : reasonOf(error);

@@ -2,15 +2,16 @@
  * Environments on this node, made or loaded: directories below one of our own, each with a small file that says its name and
  * what was in it when it was saved. That file comes last: without it a directory is what a killed run has left.
  */
-import { lstatSync, mkdirSync, readdirSync, rmSync, utimesSync } from "node:fs";
+import { lstatSync, mkdirSync, readdirSync, utimesSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import * as v from "valibot";
-import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
+import { EfError, errnoOf, reasonOf, writeError } from "../base/errors.ts";
 import { readOwn, writeAtomic } from "../base/files.ts";
 import { nearest } from "../base/nearest.ts";
-import type { Env } from "../base/paths.ts";
+import { type Env, realPath } from "../base/paths.ts";
+import { mountOf, mounts } from "../drivers/filesystem.ts";
 import { type LockOptions, lock } from "../engine/lock.ts";
-import { removeLeftovers } from "../engine/temp.ts";
+import { removeAllLeftovers, removeTree } from "../engine/temp.ts";
 import { checkName } from "./names.ts";
 import { type Packages, packagesOf, sitePackages } from "./packages.ts";
 
@@ -72,6 +73,12 @@ function makeLiveRoot(env: Env): string {
         cause: error,
       });
   }
+  const mount = mountOf(realPath(root), mounts());
+  if (mount?.options.includes("noexec"))
+    throw new EfError("BAD_ROOT", `Cannot keep environments in ${root}: no program can run there (noexec)`, {
+      hint: "set TMPDIR (in a job SLURM_TMPDIR) to a directory of another file system",
+      path: root,
+    });
   const stat = lstatSync(root);
   if (stat.isDirectory() && stat.uid === process.geteuid?.() && (stat.mode & 0o022) === 0) return root;
   throw new EfError("BAD_ROOT", `Cannot use ${root}: it is not a directory that only you can write to`, {
@@ -125,16 +132,12 @@ export function readState(dir: string): State | undefined {
  * Say what an environment is.
  *
  * The file gets the time of the directory of packages as it is before the look: a prompt needs only compare the two to see
- * that something was installed since, and no clock is asked.
+ * that something was installed since, and no clock is asked. What a prompt shows stands in its first line, between the
+ * third and the fourth `"`: each shell reads it there, whichever of them has asked.
  *
- * @param options.isStale make the next prompt of every shell ask again: its name has changed
+ * @throws {EfError} NO_SPACE, IO
  */
-export function writeState(
-  dir: string,
-  name: string,
-  saved: Packages | null,
-  { isStale = false }: { isStale?: boolean } = {},
-): State {
+export function writeState(dir: string, name: string, saved: Packages | null): State {
   const site = sitePackages(dir);
   const seen = site === undefined ? undefined : lstatSync(join(dir, site), { throwIfNoEntry: false });
   const now = packagesOf(dir);
@@ -142,10 +145,13 @@ export function writeState(
   const since = readState(dir)?.since ?? Math.floor(Date.now() / 1000);
   const state = { name, saved: saved === null ? null : [...saved], changed, since };
   const path = join(dir, stateName);
-  writeAtomic(path, `${JSON.stringify(state)}\n`, 0o600, false);
-  // A little later, as a double holds no nanoseconds: never before it.
-  if (isStale) utimesSync(path, 0, 0);
-  else if (seen) utimesSync(path, seen.mtimeMs / 1000, (Math.ceil(seen.mtimeMs * 1000) + 1) / 1e6);
+  try {
+    writeAtomic(path, `{"prompt":"${promptOf(state)}",\n${JSON.stringify(state).slice(1)}\n`, 0o600, false);
+    // A little later, as a double holds no nanoseconds: never before it.
+    if (seen) utimesSync(path, seen.mtimeMs / 1000, (Math.ceil(seen.mtimeMs * 1000) + 1) / 1e6);
+  } catch (error) {
+    throw writeError(`Cannot write ${path}`, path, error);
+  }
   return state;
 }
 
@@ -181,11 +187,11 @@ export async function claim(env: Env, name: string, options: Pick<LockOptions, "
   try {
     if (listLive(env).some((each) => each.name === name)) {
       throw new EfError("EXISTS", `Cannot use the name ${name}: this node has an environment of that name`, {
-        hint: `use it: ef venv activate ${name}; or give another name: --as NAME`,
+        hint: `use it: ef venv activate ${name}; or give another name (ef venv load: --as NAME)`,
         path: root,
       });
     }
-    removeLeftovers(tempPrefix);
+    removeAllLeftovers(root);
     return { dir: freeDirectory(root, name), tempPrefix, [Symbol.asyncDispose]: () => held[Symbol.asyncDispose]() };
   } catch (error) {
     await held[Symbol.asyncDispose]();
@@ -196,12 +202,15 @@ export async function claim(env: Env, name: string, options: Pick<LockOptions, "
 /** Seconds to wait for another one that makes or loads the same. */
 const waitS = 600;
 
-/** Of that name, or where an environment that has got another name since is there, one like it. */
+/**
+ * Of that name, or where an environment that has got another name since is there, `NAME@2`: no name holds an `@`, so
+ * nobody else fills that directory at the same time.
+ */
 function freeDirectory(root: string, name: string): string {
   for (let i = 1; ; i++) {
-    const dir = join(root, i === 1 ? name : `${name}.${i}`);
+    const dir = join(root, i === 1 ? name : `${name}@${i}`);
     if (readState(dir)) continue;
-    rmSync(dir, { recursive: true, force: true });
+    removeTree(dir);
     return dir;
   }
 }

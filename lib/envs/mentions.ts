@@ -39,8 +39,9 @@ export function movePath(path: ByteString, moves: readonly Move[]): ByteString |
 const nameGoesOn = /^(?:[A-Za-z0-9_~+@%$\x80-\xff-]|\.+[A-Za-z0-9_~+@%$\x80-\xff-]|\\[ '"]|'"'"'|'\\'')/;
 /** A directory or a name before it: it is another path. */
 const nameBefore = /[A-Za-z0-9_.~+@%$})\\/\x80-\xff-]$/;
-/** What looks like such a name and is none: compiler flags, escapes for blanks, the beginning of a URL. */
-const noName = /(?:(?:^|[\s"'=,:;])-(?:[ILBF]|isystem|idirafter)|\\[nrt]|\b[a-z+]+:\/\/(?:localhost)?)$/;
+/** What looks like such a name and is none: compiler flags, a value in `${X:-…}`, escapes for blanks, the beginning of a URL. */
+const noName =
+  /(?:(?:^|[\s"'=,:;])-(?:[ILBFR]|isystem|idirafter|iquote|isysroot)|\$\{\w+:?[-+]|\\[nrt]|\b[a-z+]+:\/\/(?:localhost)?)$/;
 const urlBefore = /\bfile:\/\/(?:localhost)?$/;
 
 interface Needle {
@@ -104,6 +105,11 @@ export function namesOld(bytes: ByteString, moves: readonly Move[]): ByteString 
   }
   return undefined;
 }
+
+/** The moves of which a text names the old place. */
+export const mentioned = (text: ByteString, moves: readonly Move[], language: Language): Move[] => [
+  ...new Set(Array.from(mentions(text, needlesOf(moves, language)), ({ move }) => move)),
+];
 
 /**
  * Put the new places into a text.

@@ -101,13 +101,16 @@ const fishWord = `(?:'(?:[^'\\\\]|\\\\[\\s\\S])*'|"(?:[^"\\\\]|\\\\[\\s\\S])*"|[
 
 /** What an activate script makes of VIRTUAL_ENV: as its shell reads it, and as older Pythons wrote it, without a thought. */
 function activatePlaces(name: ByteString, text: ByteString): ByteString[] {
-  const wordsAfter = (start: string, pattern = word) => [...text.matchAll(new RegExp(`${start}(${pattern})`, "g"))];
+  const wordsAfter = (start: string, pattern = word, end = "") => [
+    ...text.matchAll(new RegExp(`${start}(${pattern})${end}`, "g")),
+  ];
   const thoughtless = [...text.matchAll(/VIRTUAL_ENV[ =](?:\$\(cygpath )?"(.*)"\)?\r?$/gm)];
   const raw = thoughtless.map(([, value = ""]) => value);
   switch (name) {
     case "activate":
       return [
-        ...wordsAfter("\\bVIRTUAL_ENV=(?:\\$\\(cygpath (?:-u )?)?").map(([, value = ""]) => readWord(value)),
+        ...wordsAfter("\\bVIRTUAL_ENV=").map(([, value = ""]) => readWord(value)),
+        ...wordsAfter("\\bVIRTUAL_ENV=\\$\\(cygpath (?:-u )?", word, "\\)").map(([, value = ""]) => readWord(value)),
         ...raw,
       ];
     case "activate.csh":

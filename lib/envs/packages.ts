@@ -26,7 +26,8 @@ export function packagesOf(dir: string): string[] {
 
 /** `stack_data-0.6.3.dist-info`: the parts hold no `-` of their own, as the rules for the name ask. */
 function packageOf(name: string): string | undefined {
-  const [, project, version] = /^([^-]+)-([^-]+)(?:-py[\d.]+)?(?:\.dist-info|\.egg-info)$/.exec(name) ?? [];
+  const [, project, version] =
+    /^([^-\p{Cc}]+)-([^-\p{Cc}]+)(?:-py[\d.]+)?(?:\.dist-info|\.egg-info)$/u.exec(name) ?? [];
   return project === undefined ? undefined : `${project.replaceAll("_", "-").toLowerCase()}==${version}`;
 }
 
@@ -43,8 +44,10 @@ export function needsOf(dir: string): Needs {
   const needs: Needs = { glibc: undefined, built: [] };
   for (const name of site === undefined ? [] : namesIn(join(dir, site))) {
     if (!name.endsWith(".dist-info")) continue;
+    const project = packageOf(name);
+    if (project === undefined) continue;
     const tags = tagsOf(join(dir, site as string, name, "WHEEL"));
-    if (tags.some((tag) => /-linux_\w+$/.test(tag))) needs.built.push(packageOf(name) ?? name);
+    if (tags.some((tag) => /-linux_\w+$/.test(tag))) needs.built.push(project);
     const glibc = leastGlibc(tags);
     if (glibc !== undefined && (needs.glibc === undefined || isOlder(needs.glibc, glibc))) needs.glibc = glibc;
   }

@@ -7,7 +7,7 @@
 import { basename, dirname } from "node:path/posix";
 import { type ByteString, display } from "../base/bytes.ts";
 import { isPython, moveHeader, readHeader } from "./launchers.ts";
-import { type Move, moveMentions, movePath, namesOld, orderMoves } from "./mentions.ts";
+import { type Move, mentioned, moveMentions, movePath, namesOld, orderMoves } from "./mentions.ts";
 import { fitsLine, type Language } from "./quoting.ts";
 
 export type { Move } from "./mentions.ts";
@@ -22,6 +22,8 @@ export interface Change {
 export interface Left {
   path: ByteString;
   why: string;
+  /** What it names lies outside of the environment, and is there: nothing is wrong. */
+  isThere?: true;
 }
 
 export interface Relocated {
@@ -71,11 +73,27 @@ function relocateText(path: ByteString, text: ByteString, moves: readonly Move[]
   const header = moveHeader(text, moves);
   if (header?.changed) changes.add(header.changed);
   if (header?.left) left.push(header.left);
-  const rest = moveMentions(text.slice(header?.end ?? 0), moves, languageOf(path, text));
+  const body = text.slice(header?.end ?? 0);
+  const language = languageOf(path, text);
+  const clear = isGenerated(path) || moves.every(isClear) ? moves : moves.filter(isClear);
+  const rest = moveMentions(body, clear, language);
   if (rest.changed) changes.add(nameOf(path));
   for (const old of rest.left) left.push(`it names ${display(old)} where the new path would need other quotes`);
+  const unclear = clear === moves ? [] : mentioned(body, moves, language).filter((move) => !isClear(move));
+  for (const { from } of unclear)
+    left.push(`it holds ${display(from)}, which may be that place, or mean something else`);
   return { text: (header?.text ?? "") + rest.text, changes: [...changes], left };
 }
+
+/**
+ * Is a path no other text by chance? `/a` of an environment in the root directory of a container is: `</a>`, `cmd /a`.
+ * It is changed only where tools write the place of an environment.
+ */
+const isClear = ({ from, to }: Move): boolean => from === to || from.indexOf("/", 1) !== -1;
+
+/** Is a file written for an environment, and not part of a package? */
+const isGenerated = (path: ByteString): boolean =>
+  /(?:^bin\/(?:de)?activate|\/kernel\.json$|\/direct_url\.json$|\/__editable__[^/]*\.py$)/i.test(path);
 
 interface Line {
   text: ByteString;

@@ -27,6 +27,9 @@ export interface RelocationReport {
   compiled: number;
 }
 
+/** How many files and links are not what they were. */
+export const changedFiles = ({ changed }: RelocationReport): number => new Set(changed.map(({ path }) => path)).size;
+
 export interface RelocateOptions {
   /** Where it will be in the end. @default the real path of the directory */
   to?: string;
@@ -35,7 +38,7 @@ export interface RelocateOptions {
   /** What else has moved, as the directory that holds all environments. */
   moves?: readonly Move[];
   /**
-   * Files known to name an old place, relative; the files that environments are known to have are looked at besides.
+   * Files and links known to name an old place, relative; those that environments are known to have are looked at besides.
    * @default every file is read
    */
   mentions?: readonly ByteString[];
@@ -121,12 +124,11 @@ async function candidates(
   report: RelocationReport,
 ): Promise<Candidates> {
   if (mentions) {
-    const links = [...namesIn(root), ...namesIn(`${root}/bin`).map((name) => `bin/${name}`)].flatMap(
-      (path): [ByteString, ByteString][] => {
-        const text = linkText(`${root}/${path}`);
-        return text === undefined || !isInside(root, path) ? [] : [[path, text]];
-      },
-    );
+    const paths = [...namesIn(root), ...namesIn(`${root}/bin`).map((name) => `bin/${name}`), ...mentions];
+    const links = [...new Set(paths)].flatMap((path): [ByteString, ByteString][] => {
+      const text = linkText(`${root}/${path}`);
+      return text === undefined || !isInside(root, path) ? [] : [[path, text]];
+    });
     return { files: [...new Set([...mentions, ...knownFiles(root)])], links };
   }
   const old = moves.filter(({ from, to }) => from !== to).map(({ from }) => from);

@@ -79,7 +79,7 @@ export function replaceLink(path: ByteString, text: ByteString): void {
 }
 
 /**
- * Run `work`, which changes a file of an environment.
+ * Run `work`, which changes a file of an environment. A directory that may not be written to is made writable for it.
  *
  * @param root the environment
  * @param path relative to it
@@ -87,7 +87,20 @@ export function replaceLink(path: ByteString, text: ByteString): void {
  */
 export function changing(root: ByteString, path: ByteString, work: () => void): void {
   try {
-    work();
+    try {
+      work();
+    } catch (error) {
+      if (errnoOf(error) !== "EACCES") throw error;
+      const dir = osPath(`${root}/${dirname(path)}`);
+      const { mode, uid } = fs.statSync(dir);
+      if (uid !== process.geteuid?.()) throw error;
+      fs.chmodSync(dir, (mode & permissions) | 0o300);
+      try {
+        work();
+      } finally {
+        fs.chmodSync(dir, mode & permissions);
+      }
+    }
   } catch (error) {
     const errno = errnoOf(error);
     const isFull = errno === "ENOSPC" || errno === "EDQUOT";

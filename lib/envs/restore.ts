@@ -1,21 +1,22 @@
 /** A saved environment, unpacked, made to fit its new place, and tried: for `load` and `export`. */
 import { mkdirSync, renameSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { bytesOf } from "../base/bytes.ts";
+import { type ByteString, bytesOf } from "../base/bytes.ts";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import { present } from "../base/paths.ts";
 import { span } from "../base/trace.ts";
 import { libc } from "../drivers/libc.ts";
 import { thisNode } from "../drivers/node.ts";
 import { Space } from "../engine/space.ts";
-import { tempDirFor } from "../engine/temp.ts";
 import { unpack } from "../engine/unpack.ts";
 import { judge } from "./describe.ts";
 import type { OnVenvEvent } from "./events.ts";
 import { basePython, startPython, useBasePython } from "./interpreter.ts";
 import { belongs } from "./links.ts";
+import type { Packages } from "./packages.ts";
 import { type RelocationReport, relocateEnv, searchTerms } from "./relocating.ts";
-import type { Description, Saved } from "./store.ts";
+import { type Description, isUnchecked, type Saved } from "./store.ts";
+import { tempDirIn } from "./temp-dir.ts";
 
 export interface RestoreOptions {
   /** Where it will be: does not exist, its directory does. */
@@ -24,8 +25,8 @@ export interface RestoreOptions {
   tempPrefix: string;
   /** Another base interpreter: a path. */
   python?: string | undefined;
-  /** Done with the whole environment before it appears at `target`. */
-  finish?: (dir: string) => void;
+  /** Done with the whole environment before it appears at `target`; `packages` are those it was saved with, if known. */
+  finish?: (dir: string, packages: Packages | undefined) => void;
   signal?: AbortSignal | undefined;
   onEvent?: OnVenvEvent | undefined;
 }
@@ -41,23 +42,38 @@ export interface Restored {
 /**
  * Unpack, relocate, start its Python once, and only then let it appear.
  *
- * @throws {EfError} BAD_ARCHIVE, NOT_RUNNABLE, NO_SPACE, EXISTS; nothing is left behind
+ * @param find what is saved now; asked again where that was replaced before it was read
+ * @throws {EfError} BAD_ARCHIVE, NOT_RUNNABLE, NO_SPACE, EXISTS, and what `find` throws; nothing is left behind
  */
-export async function restore(saved: Saved, options: RestoreOptions): Promise<Restored> {
-  const { target, tempPrefix, python, finish, signal } = options;
+export async function restore(find: () => Saved, options: RestoreOptions): Promise<Restored> {
+  for (;;) {
+    const saved = find();
+    try {
+      return await restoreOne(saved, options);
+    } catch (error) {
+      if (!(error instanceof EfError) || error.code !== "BAD_ARCHIVE") throw error;
+      if (find().description?.sha256 === saved.description?.sha256) throw error;
+    }
+  }
+}
+
+async function restoreOne(saved: Saved, options: RestoreOptions): Promise<Restored> {
+  const { target, tempPrefix, python, finish, signal, onEvent } = options;
   const { name, archive } = saved;
-  if (saved.description) await assertRunnable(saved.description, python);
+  if (isUnchecked(saved))
+    onEvent?.({ type: "warning", name, message: "its sum cannot be checked: its .json is missing or damaged" });
+  if (saved.description) await assertRunnable(name, saved.description, python);
   using _ = roomFor(saved, target);
-  using temp = tempDirFor(dirname(target), tempPrefix);
+  using temp = tempDirIn(dirname(target), tempPrefix);
   const dir = join(temp.path, "env");
   mkdirSync(dir, 0o755);
-  const { description, unpacked } = await span("unpack", () => unpackOne(saved, dir, options));
+  const { description, unpacked, mentions } = await span("unpack", () => unpackOne(saved, dir, options));
   if (python !== undefined) await useBasePython(dir, python);
   else await assertBase(dir, name);
   const relocation = await span("relocate", () =>
     relocateEnv(dir, {
       to: target,
-      ...(description ? { from: description.places.map(bytesOf), mentions: unpacked.mentions } : {}),
+      ...(description ? { from: description.places.map(bytesOf), mentions } : {}),
       ...(signal ? { signal } : {}),
     }),
   );
@@ -71,7 +87,7 @@ export async function restore(saved: Saved, options: RestoreOptions): Promise<Re
         path: archive,
       },
     );
-  finish?.(dir);
+  finish?.(dir, description?.packages);
   signal?.throwIfAborted();
   await appear(dir, target);
   return { python: version, relocation, files: unpacked.files, contentBytes: unpacked.contentBytes };
@@ -80,12 +96,12 @@ export async function restore(saved: Saved, options: RestoreOptions): Promise<Re
 const minorOf = (version: string) => version.split(".").slice(0, 2).join(".");
 
 /** What is recorded says already that it will not run here: then nothing is unpacked. */
-async function assertRunnable(description: Description, python: string | undefined): Promise<void> {
+async function assertRunnable(name: string, description: Description, python: string | undefined): Promise<void> {
   const known = python === undefined ? description : { ...description, base_python: python };
   const { runs, why } = judge(known, await thisNode());
   if (runs !== "no") return;
   const isBase = why?.includes("--python") ?? false;
-  throw new EfError("NOT_RUNNABLE", `Cannot load ${description.name} on this node: ${why}`, {
+  throw new EfError("NOT_RUNNABLE", `Cannot load ${name} on this node: ${why}`, {
     hint: isBase
       ? `give it another Python ${minorOf(description.python_version)}: --python PATH (module avail python, uv python list)`
       : "load it on a node as the one where it was saved, or make it anew here",
@@ -109,7 +125,12 @@ async function assertBase(dir: string, name: string): Promise<void> {
 /** Have the room promised; unknown for an archive of kpy. */
 function roomFor({ name, description }: Saved, target: string): Disposable {
   if (!description) return { [Symbol.dispose]() {} };
-  return new Space().reserve(name, target, { bytes: description.content_bytes, inodes: description.files });
+  try {
+    return new Space().reserve(name, target, { bytes: description.content_bytes, inodes: description.files });
+  } catch (error) {
+    if (!(error instanceof EfError)) throw error;
+    throw new EfError(error.code, error.message, { hint: "make room there", path: target, cause: error });
+  }
 }
 
 /**
@@ -122,17 +143,19 @@ async function unpackOne({ name, archive, description, previous, size }: Saved, 
   const plan = { files: description?.files ?? 0, bytes: size, names: [] };
   onEvent?.({ type: "copying", name, plan });
   const finding = searchTerms(places);
+  const isOwn = belongs(places);
+  const links: ByteString[] = [];
   const unpacked = await unpack(archive, dir, {
     ...(signal ? { signal } : {}),
     ...(description && !previous ? { sha256: description.sha256 } : {}),
-    allowLink: belongs(places),
+    allowLink: (path, text) => isOwn(path, text) && links.push(path) > 0,
     find: () => finding,
     onProgress: ({ bytes }) =>
       onEvent?.({ type: "progress", name, bytes, files: Math.floor(plan.files * (bytes / size)) }),
   });
   const fits = [description, previous].find((each) => each?.sha256 === unpacked.sha256);
   if (description && !fits) throw damaged(archive);
-  return { unpacked, description: fits };
+  return { mentions: [...unpacked.mentions, ...links], unpacked, description: fits };
 }
 
 type Unpacking = Pick<RestoreOptions, "signal" | "onEvent">;

@@ -4,51 +4,58 @@
  *
  * Why a kill at any moment leaves an environment that loads: a new archive is written under a temporary name; then
  * `NAME.json` is replaced by one that describes the new archive and, as `previous`, the one that is still there; then
- * the archive is renamed; then `previous` goes. Whoever loads takes the description that fits the archive's sum.
+ * the archive is renamed; then `previous` goes. Whoever loads takes the description that fits the archive's sum. An
+ * archive that nothing describes is replaced first: the new one would not fit it, and without one it loads.
  */
 import { lstatSync, mkdirSync, readdirSync, renameSync, statSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
+import { EfError, errnoOf, reasonOf, writeError } from "../base/errors.ts";
 import { readOwn, removeIfThere, writeAtomic } from "../base/files.ts";
 import { nearest } from "../base/nearest.ts";
 import { type Env, expandPath } from "../base/paths.ts";
 import type { Config } from "../config/schema.ts";
 import { type Held, type LockOptions, lock } from "../engine/lock.ts";
-import { checkName } from "./names.ts";
+import { checkName, isName } from "./names.ts";
+
+/** Terminals show it, and nobody knows who wrote it. */
+const text = v.pipe(v.string(), v.regex(/^\P{Cc}*$/u));
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+/** An absolute path, and not the root. */
+const place = v.pipe(v.string(), v.regex(/^\/+[^/\0](?:[^\0]*[^/\0])?$/));
 
 /** What `NAME.json` says of an archive. */
 const Description = v.object({
   /** Of this file. */
   version: v.literal(1),
-  name: v.string(),
+  name: text,
   /** Of the archive, hexadecimal. */
   sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
   /** Of the archive, in bytes. */
-  size: v.number(),
+  size: count,
   /** Of what is in it. */
-  content_bytes: v.number(),
-  files: v.number(),
+  content_bytes: count,
+  files: count,
   /** `3.11.2` */
-  python_version: v.string(),
+  python_version: text,
   /** The interpreter outside of the environment that it runs on. */
-  base_python: v.string(),
+  base_python: text,
   /** `linux-x86_64` */
-  platform: v.string(),
+  platform: text,
   /** Of the node where it was saved. */
-  glibc: v.nullable(v.string()),
-  cpu: v.nullable(v.string()),
+  glibc: v.nullable(text),
+  cpu: v.nullable(text),
   /** The least that its wheels need; null if they need none. */
-  needs_glibc: v.nullable(v.string()),
+  needs_glibc: v.nullable(text),
   /** Packages that were built on that node: they may need its glibc and processor. */
-  built: v.array(v.string()),
+  built: v.array(text),
   /** `numpy==2.4.6` */
   packages: v.array(v.string()),
   /** Where it was: what of it names a place names one of these. */
-  places: v.array(v.string()),
+  places: v.array(place),
   /** Seconds since 1970. */
-  saved_at: v.number(),
-  host: v.string(),
+  saved_at: v.pipe(count, v.maxValue(8_640_000_000_000)),
+  host: text,
 });
 export type Description = v.InferOutput<typeof Description>;
 
@@ -88,7 +95,7 @@ export function storeOf(config: Config, env: Env): string {
   return expandPath(written, env, "ef.venv_store").replace(/(?<=.)\/+$/, "");
 }
 
-/** What is saved, by name: one look at the directory, one small file for each. */
+/** What is saved and can be loaded, by name: one look at the directory, one small file for each. */
 export function listSaved(store: string): Saved[] {
   const names = readStore(store);
   const seen = new Set<string>();
@@ -97,7 +104,7 @@ export function listSaved(store: string): Saved[] {
       names.flatMap((name) => (name.endsWith(suffix) ? [[name.slice(0, -suffix.length), suffix]] : [])),
     )
     .flatMap(([name = "", suffix = ""]) => {
-      if (name === "" || name.startsWith(".") || seen.has(name)) return [];
+      if (!isName(name) || seen.has(name)) return [];
       seen.add(name);
       return readSaved(store, name, suffix) ?? [];
     })
@@ -158,6 +165,9 @@ function readDescription(store: string, name: string): v.InferOutput<typeof File
   return success ? output : undefined;
 }
 
+/** Should it have a description, as those of kpy should not? */
+export const isUnchecked = ({ archive, description }: Saved): boolean => !description && archive.endsWith(ownSuffix);
+
 const descriptionOf = (store: string, name: string) => join(store, `${name}.json`);
 
 const present = (path: string) => quietly(() => lstatSync(path)) !== undefined;
@@ -169,6 +179,8 @@ function quietly<T>(ask: () => T): T | undefined {
     return undefined;
   }
 }
+
+const storeHint = "it is ef.venv_store in the configuration: ef config set ef.venv_store DIR";
 
 /** Seconds to wait for another one that saves the same: as long as a large environment takes. */
 const waitS = 600;
@@ -183,12 +195,18 @@ export async function lockSaved(
     mkdirSync(store, { recursive: true });
   } catch (error) {
     throw new EfError("IO", `Cannot make ${store}: ${reasonOf(error)}`, {
-      hint: "it is ef.venv_store in the configuration: ef config set ef.venv_store DIR",
+      hint: storeHint,
       path: store,
       cause: error,
     });
   }
-  return lock(join(store, `.${name}.lock`), { timeoutS: waitS, ...options });
+  try {
+    return await lock(join(store, `.${name}.lock`), { timeoutS: waitS, ...options });
+  } catch (error) {
+    if (!(error instanceof EfError) || error.code !== "LOCK_FAILED" || error.hint !== undefined) throw error;
+    const { message, path } = error;
+    throw new EfError("LOCK_FAILED", message, { hint: storeHint, path, cause: error });
+  }
 }
 
 /** Is there one of that name? */
@@ -199,9 +217,26 @@ export const isSaved = (store: string, name: string): boolean =>
 export const tempOf = (store: string, name: string): string => join(store, `.${name}.tmp-`);
 
 /**
+ * What of that name is no file and cannot be replaced.
+ *
+ * @throws {EfError} EXISTS
+ */
+export function assertReplaceable(store: string, name: string): void {
+  const inTheWay = suffixes
+    .map((suffix) => join(store, name + suffix))
+    .find((path) => quietly(() => lstatSync(path))?.isDirectory());
+  if (inTheWay === undefined) return;
+  throw new EfError("EXISTS", `Cannot save ${name}: ${inTheWay} is a directory`, {
+    hint: "remove it, or save under another name",
+    path: inTheWay,
+  });
+}
+
+/**
  * Put a finished archive, and what it is, in the place of what is there. Call it with the lock held.
  *
  * @param temp the archive, on the same file system
+ * @throws {EfError} NO_SPACE, IO
  */
 export function publish(store: string, description: Description, temp: string): Saved {
   const { name } = description;
@@ -209,16 +244,29 @@ export function publish(store: string, description: Description, temp: string): 
   const file = descriptionOf(store, name);
   const { previous: _, ...previous } = readDescription(store, name) ?? {};
   const write = (content: object) => writeAtomic(file, `${JSON.stringify(content, null, 2)}\n`);
-  const isReplaced = "sha256" in previous && present(archive);
-  write(isReplaced ? { ...description, previous } : description);
-  renameSync(temp, archive);
-  if (isReplaced) write(description);
-  for (const suffix of suffixes) if (suffix !== ownSuffix) removeIfThere(join(store, name + suffix));
+  const isReplaced = present(archive);
+  try {
+    if (!isReplaced) write(description);
+    else if ("sha256" in previous) write({ ...description, previous });
+    renameSync(temp, archive);
+    if (isReplaced) write(description);
+    for (const suffix of suffixes) if (suffix !== ownSuffix) removeIfThere(join(store, name + suffix));
+  } catch (error) {
+    throw writeError(`Cannot put ${name} into ${store}`, store, error);
+  }
   return { name, archive, description, previous: undefined, size: description.size, savedAt: description.saved_at };
 }
 
-/** Remove a saved environment; its description last, as an archive without one cannot be checked. */
+/**
+ * Remove a saved environment; its description last, as an archive without one cannot be checked.
+ *
+ * @throws {EfError} IO
+ */
 export function removeSaved(store: string, { name, archive }: Saved): void {
-  removeIfThere(archive);
-  if (archive.endsWith(ownSuffix)) removeIfThere(descriptionOf(store, name));
+  try {
+    removeIfThere(archive);
+    if (archive.endsWith(ownSuffix)) removeIfThere(descriptionOf(store, name));
+  } catch (error) {
+    throw writeError(`Cannot remove ${archive}`, archive, error);
+  }
 }

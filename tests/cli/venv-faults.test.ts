@@ -212,6 +212,8 @@ with tarfile.open(out, "w") as tar:
     symlinkSync(join(at.dir, "cached.py"), join(site, "cached.py"));
     symlinkSync(join(at.dir, "data"), join(dir, "data"));
     symlinkSync(join(dir, "bin"), join(dir, "own"));
+    mkdirSync(join(dir, "share/deep"), { recursive: true });
+    symlinkSync(join(dir, "bin"), join(dir, "share/deep/own"));
     const { stderr } = await at.ef(["venv", "save", "linked", "--venv", dir]);
     expect(stderr).toContain("site-packages/cached.py");
     expect(stderr).toMatch(/left out: data\b/);
@@ -219,9 +221,9 @@ with tarfile.open(out, "w") as tar:
     rmSync(dir, { recursive: true });
     const { stdout } = await at.sh(
       "bash",
-      'eval "$(ef venv load linked)"; python -c "import cached; print(cached.VALUE)"; readlink "$VIRTUAL_ENV/own"; ls "$VIRTUAL_ENV"',
+      'eval "$(ef venv load linked)"; python -c "import cached; print(cached.VALUE)"; readlink "$VIRTUAL_ENV/own" "$VIRTUAL_ENV/share/deep/own"; ls "$VIRTUAL_ENV"',
     );
-    expect(stdout).toContain(`7\n${join(at.dir, `ef-venvs-${uid}`, "linked/bin")}\n`);
+    expect(stdout).toContain(`7\n${`${join(at.dir, `ef-venvs-${uid}`, "linked/bin")}\n`.repeat(2)}`);
     expect(stdout).not.toContain("data");
   });
 

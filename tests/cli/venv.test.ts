@@ -325,7 +325,7 @@ describe.skipIf(!haveUv)("venv [needs uv]", () => {
         await type("ef venv save");
         await terminal.shows("work: saved");
         await type("clear");
-        await type("uv pip install -q six");
+        await type("uv pip install -q six; ef __venv-prompt"); // as if the prompt of another shell had asked before
         await terminal.shows(/^\(\*work\) > ?$/m);
         await type("uv pip uninstall -q six");
         await type("clear");

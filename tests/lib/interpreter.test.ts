@@ -4,6 +4,7 @@ import {
   copyFileSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
   realpathSync,
@@ -138,6 +139,9 @@ describe.skipIf(!haveUv || systemPython === null)("real environments [needs uv]"
       const { version } = readPyvenvCfg(path);
       const { version: started, prefix } = await startPython(path);
       expect([started, prefix]).toEqual([version, path]);
+      const [library = ""] = readdirSync(join(path, "lib"));
+      writeFileSync(join(path, "lib", library, "site-packages/loud.pth"), "import sys; print('hello')\n");
+      expect(await startPython(path)).toEqual({ version, prefix: path });
       expect(await basePython(path)).toMatchObject({ status: "present", version });
 
       const config = readFileSync(join(path, "pyvenv.cfg"), "utf8");

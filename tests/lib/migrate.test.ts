@@ -1,15 +1,22 @@
 import { describe, expect, test } from "bun:test";
 import {
   appendFileSync,
+  chmodSync,
+  cpSync,
   existsSync,
+  lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
+  statSync,
+  symlinkSync,
   unlinkSync,
   writeFileSync,
 } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { loadConfig } from "../../lib/config/store.ts";
 import { Verified } from "../../lib/engine/move-journal.ts";
@@ -182,6 +189,132 @@ test("without its list, or with another directory at the new place, a rerun dele
   expect(home.read(join(old(home), "d/b"))).toBe("22");
 });
 
+test("the old place is empty, or the new one another directory, where a file system is not mounted: nothing is lost", async () => {
+  using home = cache();
+  const before = lookAt(old(home));
+  await move(home, { onEvent: at("verifying", crash) }).catch(() => {});
+  renameSync(old(home), `${old(home)}.away`);
+  mkdirSync(old(home));
+  expect(await move(home).catch((reason) => reason)).toMatchObject({ code: "BAD_ROOT" });
+  expect(configOf(home).vars.HF_HOME.source).toBe(old(home));
+  rmSync(old(home), { recursive: true });
+  renameSync(`${old(home)}.away`, old(home));
+
+  await move(home, { onEvent: at("deleting", crash) }).catch(() => {});
+  renameSync(fresh(home), `${fresh(home)}.away`);
+  mkdirSync(fresh(home));
+  const { errors } = await move(home);
+  expect(errors[0]).toContain(
+    "is not the directory that was filled (is its file system mounted?), so nothing is deleted",
+  );
+  expect(differences(before, lookAt(old(home)))).toEqual([]);
+  rmSync(fresh(home), { recursive: true });
+  renameSync(`${fresh(home)}.away`, fresh(home));
+  expect(await move(home)).toMatchObject({ deletedOld: true, errors: [] });
+  expect(differences(before, lookAt(fresh(home)))).toEqual([]);
+  expect(readdirSync(fresh(home)).sort()).toEqual(["a", "d", "z"]);
+});
+
+test("the new place goes away while it is filled: not used", async () => {
+  using home = cache();
+  const swap = () => {
+    renameSync(fresh(home), `${fresh(home)}.away`);
+    cpSync(`${fresh(home)}.away`, fresh(home), { recursive: true, preserveTimestamps: true });
+    rmSync(join(fresh(home), readdirSync(fresh(home)).find((name) => name.startsWith(".ef-part-")) ?? ""));
+  };
+  expect(await refusal(home, { onEvent: at("verifying", swap) })).toMatchObject({ code: "IO" });
+});
+
+test("after a move whose old place could not all go, it moves on to a third place, without what said whose it was", async () => {
+  using home = cache();
+  const late = () => home.write("hf/late", "a job's");
+  expect((await move(home, { onEvent: at("deleting", late) })).errors.length).toBe(1);
+  const third = join(home.dir, "third");
+  expect(await move(home, { to: third })).toMatchObject({ status: "migrated", deletedOld: true, errors: [] });
+  expect(readdirSync(third).sort()).toEqual(["a", "d", "z"]);
+  expect(readdirSync(old(home))).toEqual(["late"]);
+});
+
+test("a journal that somebody changed: nothing is deleted by what it says", async () => {
+  using home = cache();
+  const journal = join(home.home, ".euler-files.json.migrate-HF_HOME");
+  const precious = home.write("../new/precious", "kept");
+  for (const change of [{ claim: "/../../precious" }, { verified: 0.5 }, { verified: -1 }, { verified: 1e300 }]) {
+    home.configure({ HF_HOME: "hf" });
+    rmSync(fresh(home), { recursive: true, force: true });
+    rmSync(journal, { force: true });
+    await move(home, { onEvent: at("deleting", crash) }).catch(() => {});
+    writeFileSync(journal, JSON.stringify({ ...JSON.parse(readFileSync(journal, "utf8")), ...change }));
+    writeFileSync(`${journal}.list`, "1234");
+    expect(await move(home).catch((reason) => reason)).toMatchObject({ code: "BAD_ROOT" }); // "it is there already"
+    expect(readFileSync(precious, "utf8")).toBe("kept");
+    expect(home.read(join(old(home), "d/b"))).toBe("22");
+  }
+});
+
+test("the journal cannot be written: it is named, not the new place", async () => {
+  using home = cache();
+  const path = join(home.home, ".euler-files.json.migrate-HF_HOME");
+  mkdirSync(path);
+  const error = await refusal(home, {});
+  expect(error).toMatchObject({ code: "IO", path });
+  expect(error.message).toStartWith(`Cannot write ${path}: `);
+});
+
+test("links that name the old place name the new one; what a killed run left goes; the directory is as shut as it was", async () => {
+  using home = cache();
+  const link = (text: string, name: string) => symlinkSync(text, join(old(home), name));
+  const alias = join(home.dir, "alias");
+  symlinkSync(home.home, alias);
+  home.write("shared", "1");
+  link(join(old(home), "d/b"), "whole");
+  link(join(alias, "hf/d/b"), "d/e/aliased");
+  link(old(home), "root");
+  link(`${old(home)}/../shared`, "dotted");
+  link("../b", "d/e/relative");
+  link("../shared", "out");
+  link("../nothing", "dangling");
+  link("/etc/passwd", "elsewhere");
+  chmodSync(join(old(home), "d/e"), 0o555);
+  chmodSync(old(home), 0o555);
+  const times = (dir: string) => [".", "d", "d/e"].map((name) => lstatSync(join(dir, name), { bigint: true }).mtimeNs);
+  const before = times(old(home));
+  let during = 0;
+  const halfway = () => {
+    during = statSync(fresh(home)).mode & 0o777;
+    const left = `.ef-tmp-${hostname().replace(/[^0-9A-Za-z._-]/g, "_")}-999999999-0123456789abcdef-0`;
+    symlinkSync(join(old(home), "a"), join(fresh(home), "d", left));
+    crash();
+  };
+  await move(home, { onEvent: at("verifying", halfway) }).catch(() => {});
+  expect(during).toBe(0o755);
+  const { warnings, errors, relinked } = await move(home);
+  expect(errors).toEqual([]);
+  expect(relinked).toBe(3);
+  expect(warnings).toEqual([
+    `1 symbolic link led out of ${old(home)} by .., and from ${fresh(home)} not to the same: out`,
+  ]);
+  const textOf = (name: string) => readlinkSync(join(fresh(home), name));
+  expect(textOf("whole")).toBe(join(fresh(home), "d/b"));
+  expect(textOf("d/e/aliased")).toBe(join(fresh(home), "d/b"));
+  expect(textOf("root")).toBe(fresh(home));
+  expect(textOf("dotted")).toBe(`${old(home)}/../shared`);
+  expect(["d/e/relative", "dangling", "elsewhere"].map(textOf)).toEqual(["../b", "../nothing", "/etc/passwd"]);
+  expect(readdirSync(join(fresh(home), "d")).sort()).toEqual(["b", "e"]);
+  expect(times(fresh(home))).toEqual(before);
+  expect(statSync(fresh(home)).mode & 0o777).toBe(0o555);
+  expect(statSync(join(fresh(home), "d/e")).mode & 0o777).toBe(0o555);
+});
+
+test("to nothing, as of an unset variable, or no UTF-8: refused; through a link that leads nowhere yet: there", async () => {
+  using home = cache();
+  expect(await refusal(home, { to: "" })).toMatchObject({ code: "USAGE" });
+  expect(await refusal(home, { to: join(home.dir, "\uFFFD") })).toMatchObject({ code: "BAD_ROOT" });
+  symlinkSync("new/hf", join(home.dir, "link"));
+  expect(await move(home, { to: join(home.dir, "link") })).toMatchObject({ status: "migrated", deletedOld: true });
+  expect(home.read(join(fresh(home), "d/b"))).toBe("22");
+});
+
 test("to another place than before: what the first left is named, and left", async () => {
   using home = cache();
   await move(home, { onEvent: at("verifying", crash) }).catch(() => {});
@@ -258,6 +391,22 @@ describe.skipIf(!haveUv)("environments [needs uv]", () => {
     expect(existsSync(base)).toBe(false);
     const pip = await run([join(place, "one/bin/pip"), "--version"], { env: { PATH: "/usr/bin:/bin" } });
     expect(pip.stdout).toContain(join(place, "one"));
+  }, 60_000);
+
+  test("one that lies deeper, with one inside of it", async () => {
+    using home = new Home({}, "ef-test-");
+    const base = join(home.home, "venvs");
+    mkdirSync(join(base, "project"), { recursive: true });
+    await makeEnv(join(base, "project/.venv"), ["pip"]);
+    await makeEnv(join(base, "project/.venv/inner"), ["pip"]);
+    home.configure({}, { apptainer: { venv_base: base, images: {} } });
+    const { relocated, errors } = await move(home, { what: "venv_base", to: fresh(home) });
+    expect(errors).toEqual([]);
+    expect(relocated).toMatchObject([{ name: "project/.venv", left: [] }]);
+    for (const name of ["project/.venv", "project/.venv/inner"]) {
+      const pip = await run([join(fresh(home), name, "bin/pip"), "--version"], { env: { PATH: "/usr/bin:/bin" } });
+      expect(pip.stdout).toContain(join(fresh(home), name));
+    }
   }, 60_000);
 
   test("one that cannot start at the new place: nothing is deleted", async () => {

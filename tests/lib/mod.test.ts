@@ -14,6 +14,7 @@ test("the names of the library", () => {
     "doctor",
     "execute",
     "exportText",
+    "fixup",
     "getKey",
     "loadConfig",
     "lock",

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { expandPath, isWithin, realPath, tilde, variablesIn } from "../../lib/base/paths.ts";
 import { checkConfig } from "../../lib/config/store.ts";
@@ -103,6 +103,11 @@ test("paths: within, real, for people", () => {
   expect(isWithin("/a/..b", "/a")).toBe(true);
   using at = new Home();
   expect(realPath(join(at.dir, "no/such"))).toBe(join(at.dir, "no/such"));
+  symlinkSync("other", join(at.dir, "link"));
+  symlinkSync("link/x", join(at.dir, "chain"));
+  expect(realPath(join(at.dir, "link/below"))).toBe(join(at.dir, "other/below"));
+  expect(realPath(join(at.dir, "chain"))).toBe(join(at.dir, "other/x"));
+  expect(realPath("/etc/passwd/x/y")).toBe("/etc/passwd/x/y");
   expect(tilde("/home/me/x", env)).toBe("~/x");
   expect(tilde("/home/meagan", env)).toBe("/home/meagan");
 });

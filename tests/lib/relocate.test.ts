@@ -131,7 +131,8 @@ describe("where a path begins and ends", () => {
     ["see /old/env.", "see /new."],
     ["/old/env", "/new"],
     ["PATH=/a:/old/env/bin:/b", "PATH=/a:/new/bin:/b"],
-    ["-I/old/env/include -L/old/env/lib", "-I/new/include -L/new/lib"],
+    ["-I/old/env/include -L/old/env/lib -R/old/env/lib", "-I/new/include -L/new/lib -R/new/lib"],
+    ["${X:-/old/env/x} ${X-/old/env} ${X:+/old/env:$X}", "${X:-/new/x} ${X-/new} ${X:+/new:$X}"],
     ["file:///old/env/src", "file:///new/src"],
     ["prefix=/old/env\r\nlibdir=${prefix}/lib\r\n", "prefix=/new\r\nlibdir=${prefix}/lib\r\n"],
     ["</old/env/a>,(/old/env/b)", "</new/a>,(/new/b)"],
@@ -141,20 +142,36 @@ describe("where a path begins and ends", () => {
 
   test("of several moves the longest counts, and a new place that lies in an old one stays", () => {
     const moves = [
-      { from: "/old", to: "/base" },
-      { from: "/old/env", to: "/old/env/new" },
+      { from: "/the/old", to: "/base" },
+      { from: "/the/old/env", to: "/the/old/env/new" },
     ];
-    const { text } = move("a.txt", "/old/env/x /old/env/new/x /old/y", moves);
-    expect(text).toBe("/old/env/new/x /old/env/new/x /base/y");
+    const { text } = move("a.txt", "/the/old/env/x /the/old/env/new/x /the/old/y", moves);
+    expect(text).toBe("/the/old/env/new/x /the/old/env/new/x /base/y");
     expect(move("a.txt", text, moves).changes).toEqual([]);
   });
 
   test("two places that change sides", () => {
     const moves = [
-      { from: "/a", to: "/b" },
-      { from: "/b", to: "/a" },
+      { from: "/the/a", to: "/the/b" },
+      { from: "/the/b", to: "/the/a" },
     ];
-    expect(move("a.txt", "/a/x /b/x", moves).text).toBe("/b/x /a/x");
+    expect(move("a.txt", "/the/a/x /the/b/x", moves).text).toBe("/the/b/x /the/a/x");
+  });
+
+  test("one in the root directory looks like other things: changed only in what tools write of it", () => {
+    const to = [{ from: "/a", to: "/new/env" }];
+    const html = 'HTML = "<a>/a/b</a>"\n';
+    expect(move("lib/python3.11/site-packages/html.py", html, to)).toEqual({
+      ...{ text: html, changes: [] },
+      left: ["it holds /a, which may be that place, or mean something else"],
+    });
+    expect(move("bin/tool", `#!/a/bin/python\n${html}`, to).text).toBe(`#!/new/env/bin/python\n${html}`);
+    expect(move("bin/activate", "VIRTUAL_ENV='/a'\n", to).text).toBe("VIRTUAL_ENV='/new/env'\n");
+    expect(move("lib/x.pth", "/a/src\n", to).text).toBe("/new/env/src\n");
+    expect(move("x/direct_url.json", '{"url": "file:///a/src"}', to).text).toBe('{"url": "file:///new/env/src"}');
+    expect(move("lib/x.py", "'/a/env/x'", [...to, { from: "/a/env", to: "/new/env" }])).toMatchObject({
+      ...{ text: "'/new/env/x'", left: [] },
+    });
   });
 
   test("the same place, the root and relative ones change nothing", () => {

@@ -326,6 +326,17 @@ describe("old places", () => {
     ]);
   });
 
+  test("the bracket behind a bare path, as CPython 3.13.1 writes it, is no part of it", async () => {
+    const root = small("bracket", {
+      "bin/activate": "VIRTUAL_ENV=$(cygpath /old/env)\nVIRTUAL_ENV=/old/env\n",
+    });
+    expect(oldPlaces(root)).toEqual(["/old/env"]);
+    await relocateEnv(root);
+    expect(readFileSync(join(root, "bin/activate"), "utf8")).toBe(
+      `VIRTUAL_ENV=$(cygpath ${root})\nVIRTUAL_ENV=${root}\n`,
+    );
+  });
+
   test("a directory that is no environment has none", () => {
     expect(oldPlaces(join(dir, "nothing here"))).toEqual([]);
   });
