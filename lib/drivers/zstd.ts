@@ -200,7 +200,7 @@ export interface DecompressOptions {
   onRead?: ((piece: Uint8Array) => void) | undefined;
 }
 
-const chunks = { chunkSize: pieceBytes } as const;
+const chunks = { chunkSize: pieceBytes, readableHighWaterMark: 8 * pieceBytes } as const;
 
 /**
  * A file in pieces. Not a stream of node:fs: with Bun 1.4.5 that closes the descriptor at its end, whatever `autoClose`
