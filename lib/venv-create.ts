@@ -90,8 +90,9 @@ export async function venvCreate(config: Config | undefined, options: VenvCreate
  */
 async function addPip(install: string[], dir: string, env: Env, signal: AbortSignal | undefined): Promise<boolean> {
   const impatient = { UV_HTTP_TIMEOUT: "5", UV_HTTP_RETRIES: "0", ...env };
+  const isOffline = install.includes("--offline");
   const ways = [
-    { argv: [...install.slice(0, 3), "--offline", ...install.slice(3)], env },
+    ...(isOffline ? [] : [{ argv: [...install.slice(0, 3), "--offline", ...install.slice(3)], env }]),
     { argv: install, env: impatient },
     { argv: [join(dir, "bin/python"), "-I", "-m", "ensurepip", "--upgrade"], env },
   ];
