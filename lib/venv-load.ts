@@ -43,7 +43,7 @@ export interface VenvLoaded {
  * @throws {EfError} UNKNOWN_ENV, EXISTS, NOT_RUNNABLE, BAD_ARCHIVE, NO_SPACE; nothing is left behind then
  * @example
  * const { dir } = await venvLoad(await loadConfig(), "torch2.1");
- * await run([`${dir}/bin/python`, "train.py"]);
+ * console.log(`${dir}/bin/python`); // starts with all that was saved
  */
 export async function venvLoad(config: Config, name: string, options: VenvLoadOptions = {}): Promise<VenvLoaded> {
   const { env = process.env, signal, onEvent } = options;

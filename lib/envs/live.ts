@@ -8,7 +8,7 @@ import * as v from "valibot";
 import { EfError, errnoOf, reasonOf, writeError } from "../base/errors.ts";
 import { readOwn, writeAtomic } from "../base/files.ts";
 import { nearest } from "../base/nearest.ts";
-import { type Env, realPath } from "../base/paths.ts";
+import { type Env, present, realPath } from "../base/paths.ts";
 import { mountOf, mounts } from "../drivers/filesystem.ts";
 import { type LockOptions, lock } from "../engine/lock.ts";
 import { removeAllLeftovers, removeTree } from "../engine/temp.ts";
@@ -209,7 +209,7 @@ const waitS = 600;
 function freeDirectory(root: string, name: string): string {
   for (let i = 1; ; i++) {
     const dir = join(root, i === 1 ? name : `${name}@${i}`);
-    if (readState(dir)) continue;
+    if (present(join(dir, stateName))) continue; // also one that this version cannot read: somebody may be using it
     removeTree(dir);
     return dir;
   }

@@ -263,6 +263,19 @@ with tarfile.open(out, "w") as tar:
     expect(inStore.length).toBe(202);
   });
 
+  test("an environment whose state file cannot be read is not deleted; what a killed run left is", async () => {
+    using at = elsewhere();
+    const root = join(at.dir, `ef-venvs-${uid}`);
+    mkdirSync(join(root, "one"), { recursive: true, mode: 0o700 });
+    writeFileSync(join(root, "one/.ef-venv.json"), '{"of": "a newer version"}');
+    const { stdout } = await at.ef(["venv", "load", "one", "--json"]);
+    expect(JSON.parse(stdout)).toMatchObject({ ok: true, name: "one", venv_path: join(root, "one@2") });
+    expect(readdirSync(join(root, "one"))).toEqual([".ef-venv.json"]);
+    mkdirSync(join(root, "two/bin"), { recursive: true });
+    const second = await at.ef(["venv", "load", "one", "--as", "two", "--json"]);
+    expect(JSON.parse(second.stdout)).toMatchObject({ ok: true, venv_path: join(root, "two") });
+  });
+
   test("a lock that somebody holds is waited for", async () => {
     using at = elsewhere({ own: true });
     const lock = join(at.dir, "store/.one.lock");
