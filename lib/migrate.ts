@@ -45,6 +45,7 @@ import {
   writtenPlace,
 } from "./engine/move-what.ts";
 import { plan, type Step } from "./engine/plan.ts";
+import { removeParts } from "./engine/temp.ts";
 import type { Mended } from "./migrate-envs.ts";
 import { updateConfig } from "./settings.ts";
 
@@ -251,6 +252,7 @@ async function withLocks<T>(job: Job, work: () => Promise<T>): Promise<T> {
     throw new EfError("LOCK_TIMEOUT", message, { hint: "wait for it to end", path: files.lock, cause: error });
   });
   try {
+    removeParts([files.journal, files.list, configFile]);
     if (writtenNow(await readRaw(configFile), movable) !== movable.written) throw changedMeanwhile(job);
     const syncLock = stepOf(config, job)?.lock;
     await using __ = syncLock

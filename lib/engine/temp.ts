@@ -65,17 +65,31 @@ function makeWritable(dir: ByteString): void {
 export function removeLeftovers(prefix: string, written: readonly string[] = []): void {
   const parent = dirname(prefix);
   const start = basename(prefix);
-  const starts = written.map((file) => `.${basename(file).replace(/^\./, "")}.ef-`);
+  const removePart = partRemover(parent, written);
   for (const name of readdirSync(parent)) {
-    const path = join(parent, name);
-    if (name.startsWith(start)) {
-      if (isAbandoned(path, name.slice(start.length), "directory")) removeTree(path);
-      continue;
-    }
+    if (!name.startsWith(start)) removePart(name);
+    else if (isAbandoned(join(parent, name), name.slice(start.length), "directory")) removeTree(join(parent, name));
+  }
+}
+
+/**
+ * Remove what killed runs had begun to write to these files (see `writeAtomic`): no lock is needed, since a process that
+ * has ended writes no more.
+ *
+ * @param files of one directory
+ */
+export function removeParts(files: readonly [string, ...string[]]): void {
+  const dir = dirname(files[0]);
+  readdirSync(dir).forEach(partRemover(dir, files));
+}
+
+function partRemover(dir: string, files: readonly string[]): (name: string) => void {
+  const starts = files.map((file) => `.${basename(file).replace(/^\./, "")}.ef-`);
+  return (name) => {
     const begun = starts.find((each) => name.startsWith(each));
     const end = name.endsWith(".tmp") ? name.slice(begun?.length, -".tmp".length) : "";
-    if (begun !== undefined && isAbandoned(path, end, "file")) removeTree(path);
-  }
+    if (begun !== undefined && isAbandoned(join(dir, name), end, "file")) removeTree(join(dir, name));
+  };
 }
 
 /**

@@ -11,6 +11,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { bytesOf } from "../../lib/base/bytes.ts";
 import { haveUv, makeEnv } from "../envs.ts";
@@ -151,21 +152,22 @@ test("killed at random moments: each file is whole in one of the two places, and
   let moves = 0;
   for (let round = 0; round < 15; round++) {
     const after = 60 + random(900);
-    const { code, stderr } = await at.ef(["migrate", "HF_HOME", "--to", to, "--yes"], {
+    const { code } = await at.ef(["migrate", "HF_HOME", "--to", to, "--yes"], {
       onStart: (child) => setTimeout(() => child.kill("SIGKILL"), after),
     });
-    expect([0, 137, code === 2 && stderr]).toContain(code);
+    expect([0, 137]).toContain(code);
     for (const [path, expected] of want)
       expect([path, [hash(from + path), hash(to + path)].includes(expected)]).toEqual([path, true]);
     const inUse = configOf(at).vars.HF_HOME.source as string;
     for (const [path, expected] of want) if (inUse === to) expect(hash(to + path)).toBe(expected);
-    if (code === 0) {
+    // killed after all was done, but before it could say so, is done too
+    if (code === 0 || (inUse === to && !existsSync(from) && journals(at).length === 0)) {
       moves++;
       expect(existsSync(from)).toBe(false);
       [from, to] = [to, from];
     }
   }
-  if (inUseOf(at) !== to || existsSync(from)) {
+  if (inUseOf(at) !== to || existsSync(from) || journals(at).length > 0) {
     const end = await at.ef(["migrate", "HF_HOME", "--to", to, "--yes"]);
     expect(end.stderr).toContain("HF_HOME: moved");
     expect(end.code).toBe(0);
@@ -194,7 +196,12 @@ test("SIGTERM in the middle: exit 143, all is still there; run again, it goes on
   expect(code).toBe(143);
   expect(differences(before, lookAt(old(at)))).toEqual([]);
   expect(journals(at).length).toBe(1);
+  at.write(
+    `.euler-files.json.migrate-HF_HOME.ef-${hostname().slice(0, 30)}-4194305-0123456789abcdef.tmp`,
+    "half of it",
+  );
   expect((await at.ef(args)).code).toBe(0);
+  expect(journals(at)).toEqual([]); // what a killed run was writing is gone too: no process has a number that high
   expect(differences(before, lookAt(fresh(at)))).toEqual([]);
 });
 
