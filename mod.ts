@@ -12,6 +12,32 @@
  * Nothing here prints, exits or listens to signals: progress comes by `onEvent`, a stop by `signal`.
  * @module
  */
+export {
+  type ApptainerBuildOptions,
+  apptainerBuild,
+  type ImageBuildEvent,
+  type ImageBuilt,
+} from "./lib/apptainer-build.ts";
+export { type ApptainerSaved, apptainerInit } from "./lib/apptainer-init.ts";
+export { type ApptainerListOptions, apptainerList, type ListedImage } from "./lib/apptainer-list.ts";
+export {
+  apptainerPrune,
+  type PruneEvent,
+  type PruneMode,
+  type PruneOptions,
+  type PrunePlan,
+  type PruneResult,
+  type PruneTarget,
+  pruneModes,
+} from "./lib/apptainer-prune.ts";
+export { type ApptainerPathOptions, apptainerPath, apptainerRun } from "./lib/apptainer-run.ts";
+export {
+  type ApptainerSyncEvent,
+  type ApptainerSyncOptions,
+  type ApptainerSyncResult,
+  apptainerSync,
+  type SyncedImage,
+} from "./lib/apptainer-sync.ts";
 export { EfError, type ErrorCode } from "./lib/base/errors.ts";
 export { type Dialect, dialects, exportText } from "./lib/base/shell.ts";
 export { type TraceEvent, traceTo } from "./lib/base/trace.ts";
@@ -30,6 +56,7 @@ export type { RelocationReport } from "./lib/envs/relocating.ts";
 export type { Description as SavedDescription } from "./lib/envs/store.ts";
 export { CannotStart, type ExecuteOptions, execute } from "./lib/exec.ts";
 export { type Fixed, type FixupEvent, type FixupOptions, type FixupResult, fixup } from "./lib/fixup.ts";
+export type { BestCopy } from "./lib/images/whole.ts";
 export { type MigrateEvent, type MigrateOptions, type MigrateResult, type MovePlan, migrate } from "./lib/migrate.ts";
 export {
   type OnConflict,

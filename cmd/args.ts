@@ -6,7 +6,7 @@
 import { EfError } from "../lib/base/errors.ts";
 
 /** What values a flag takes, for completions. */
-export type ValueKind = "vars" | "file" | "dir" | "config-keys" | "commands" | "saved-venvs" | "live-venvs";
+export type ValueKind = "vars" | "file" | "dir" | "config-keys" | "commands" | "saved-venvs" | "live-venvs" | "images";
 
 interface Base {
   description: string;

@@ -1,11 +1,10 @@
 import { EfError, Exit } from "../lib/base/errors.ts";
 import { loadConfig } from "../lib/config/store.ts";
-import { openFilesOf } from "../lib/drivers/limits.ts";
-import { CannotStart, execute } from "../lib/exec.ts";
 import { sync } from "../lib/sync.ts";
 import { command, common, type Output, syncing } from "./args.ts";
-import { forwardSignals, ignoredSignals, say, stopSignal, warn } from "./process.ts";
+import { say, stopSignal } from "./process.ts";
 import { syncProgress } from "./progress.ts";
+import { type Heard, refuseChanged, runCommand } from "./run-command.ts";
 
 export default command({
   name: "exec",
@@ -33,11 +32,7 @@ export default command({
   async run({ args, rest }): Promise<Output> {
     if (!rest[0])
       throw new EfError("USAGE", "ef exec: there is no command after --", { hint: "write: ef exec -- CMD ARGS" });
-    if (rest.some((arg) => arg.includes("\uFFFD"))) {
-      throw new EfError("USAGE", "ef exec: an argument of the command is not valid UTF-8, and would arrive changed", {
-        hint: "put the command line into a script, and run that",
-      });
-    }
+    refuseChanged(rest, "ef exec");
     const withinS = secondsOf(args["push-within"]);
     const config = await loadConfig();
     const { exports, env, errors } = await sync(config, {
@@ -65,43 +60,8 @@ export default command({
 /** Slurm sends SIGKILL 30 s after SIGTERM (KillWait, slurm.conf(5)); to stop in order takes a moment. */
 const defaultWithinS = 27;
 
-/** What became of the command. */
-interface Heard {
-  ran?: true;
-  /** When SIGTERM came, on the clock of `performance.now()`. */
-  termAtMs?: number;
-}
-
 function secondsOf(text: string | undefined): number {
   const seconds = text === undefined ? defaultWithinS : Number(text);
   if (text !== "" && seconds >= 0 && Number.isFinite(seconds)) return seconds;
   throw new EfError("USAGE", `ef exec --push-within ${text}: not a number of seconds`);
-}
-
-async function runCommand(
-  argv: readonly string[],
-  env: Record<string, string | undefined>,
-  heard: Heard,
-): Promise<number> {
-  const changed = Object.keys(env).filter((name) => env[name]?.includes("\uFFFD"));
-  if (changed.length > 0) warn(`not valid UTF-8, and changed for the command: ${changed.join(", ")}`);
-  try {
-    return await execute(argv, {
-      env,
-      forward(send) {
-        heard.ran = true;
-        return forwardSignals((name) => {
-          if (name === "SIGTERM") heard.termAtMs ??= performance.now();
-          send(name);
-        });
-      },
-      ignore: ignoredSignals(),
-      openFiles: openFilesOf(process.ppid),
-    });
-  } catch (error) {
-    if (!(error instanceof CannotStart)) throw error;
-    delete heard.ran;
-    say(`error: ${error.message}\n  ${error.hint}\n`);
-    return error.exitCode;
-  }
 }

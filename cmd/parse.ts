@@ -57,7 +57,8 @@ function tokens(spec: Command, args: Args, rawArgs: readonly string[]): Given {
   const places = Object.values(args).filter((arg) => arg.type === "positional");
   const extra = places.some(isList) ? undefined : parsed.positionals[places.length];
   if (extra !== undefined) {
-    const hint = spec.rest ? `write: ef ${spec.name} -- ${parsed.positionals.join(" ")}` : undefined;
+    const words = [...parsed.positionals.slice(0, places.length), "--", ...parsed.positionals.slice(places.length)];
+    const hint = spec.rest ? `write: ef ${spec.name} ${words.join(" ")}` : undefined;
     throw usage(`unexpected argument ${JSON.stringify(extra)}`, hint);
   }
   const repeated = new Map(Object.entries(parsed.values).map(([name, value]) => [name, [value].flat().map(String)]));

@@ -41,6 +41,7 @@ const sources: Record<Exclude<ValueKind, "file" | "dir">, (commands: Commands) =
     const { listLive } = await import("../lib/envs/live.ts");
     return listLive(process.env).map(({ name }) => name);
   },
+  images: async () => Object.keys(table(table(config().apptainer).images)),
   commands: async (commands) => namesOf(commands).map((name) => name.replaceAll(" ", ".")),
 };
 

@@ -5,7 +5,7 @@ import { columns, sizeText } from "../lib/init.ts";
 import type { LiveVenv, SavedVenv } from "../lib/venv-list.ts";
 
 /** `2026-11-21 18:40`, by the clock of this place. */
-function dateText(seconds: number): string {
+export function dateText(seconds: number): string {
   const date = new Date(seconds * 1000);
   const two = (part: number) => String(part).padStart(2, "0");
   const day = [date.getFullYear(), two(date.getMonth() + 1), two(date.getDate())].join("-");

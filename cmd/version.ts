@@ -1,9 +1,9 @@
+import { version } from "../lib/base/version.ts";
+
 /** Set by the build; absent when run from the sources. */
-declare const EF_VERSION: string;
 declare const EF_COMMIT: string;
 declare const EF_TARGET: string;
 
-export const version: string = typeof EF_VERSION === "undefined" ? "0.1.0" : EF_VERSION;
 const commit = typeof EF_COMMIT === "undefined" ? "sources" : EF_COMMIT;
 const target = typeof EF_TARGET === "undefined" ? `${process.platform}-${process.arch}` : EF_TARGET;
 

@@ -262,7 +262,7 @@ async function askSettings(config: Config | undefined): Promise<Answers["setting
 }
 
 /** Words as in a shell: parts in quotes belong together. */
-function wordsOf(line: string): string[] {
+export function wordsOf(line: string): string[] {
   const words = line.match(/(?:"[^"]*"|'[^']*'|[^\s"'])+/g) ?? [];
   return words.map((word) => word.replace(/"([^"]*)"|'([^']*)'/g, (_, double, single) => double ?? single));
 }

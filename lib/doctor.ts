@@ -16,6 +16,7 @@ import { humanBytes, humanCount, plural } from "./base/units.ts";
 import { describeIncongruence, incongruences } from "./config/congruency.ts";
 import { type Config, type RawConfig, unknownKeys } from "./config/schema.ts";
 import { checkConfig, configPath, readRaw } from "./config/store.ts";
+import { checkApptainer, checkBuilds } from "./doctor-apptainer.ts";
 import { describeMount, isInMemory, type Mount, mountOf, mounts, nodeLocalLockOption } from "./drivers/filesystem.ts";
 import { type Limits, limits } from "./drivers/limits.ts";
 import { type Finding, fail, failure, ok, warn, withinLimit } from "./engine/finding.ts";
@@ -88,7 +89,9 @@ const checks: Record<string, Record<string, Work>> = {
         (facts, signal) => checkTool(tool, toolContext(facts, signal)),
       ]),
     ),
+    apptainer: (facts, signal) => checkApptainer(toolContext(facts, signal)), // in its place among the tools
     slurm: (facts, signal) => checkSlurm(toolContext(facts, signal)),
+    "image builds": (facts, signal) => checkBuilds(toolContext(facts, signal)),
   },
   shell: {
     PATH: ({ program, env }) => checkPath(program, env),

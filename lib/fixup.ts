@@ -1,14 +1,13 @@
 /** `ef apptainer fixup`: environments whose directory was moved by hand are made to name the place where they are. */
-import { existsSync, lstatSync, readdirSync, realpathSync } from "node:fs";
+import { lstatSync, readdirSync, realpathSync } from "node:fs";
 import { join } from "node:path";
 import { basename, dirname } from "node:path/posix";
 import { type ByteString, bytesOf, display, osPath } from "./base/bytes.ts";
 import { EfError, errnoOf, reasonOf } from "./base/errors.ts";
-import { nearest } from "./base/nearest.ts";
 import type { Env } from "./base/paths.ts";
 import type { Config } from "./config/schema.ts";
 import { describeHolder, lock } from "./engine/lock.ts";
-import { environmentsIn, lockFileOf, mayBeEnvironment, nameOf, venvBase } from "./envs/base.ts";
+import { environments, findEnvironment, lockFileOf, nameOf, venvBase } from "./envs/base.ts";
 import { readPyvenvCfg } from "./envs/interpreter.ts";
 import { changedFiles, type Move, oldPlaces, type RelocationReport, relocateEnv } from "./envs/relocating.ts";
 
@@ -58,8 +57,7 @@ export interface FixupResult {
 export async function fixup(config: Config, options: FixupOptions = {}): Promise<FixupResult> {
   const { signal, onEvent, env = process.env } = options;
   const base = configuredBase(config, env);
-  const all = listBase(base);
-  const chosen = options.name === undefined ? all : [chooseOne(base, options.name, all)];
+  const chosen = options.name === undefined ? environments(base) : [findEnvironment(base, options.name)];
   const results: Fixed[] = [];
   const errors: string[] = [];
   for (const bytes of chosen) {
@@ -85,41 +83,6 @@ function configuredBase(config: Config, env: Env): string {
   if (config.apptainer?.venv_base) return venvBase(undefined, config, env);
   throw new EfError("CONFIG_INVALID", "Cannot tell where environments are kept: apptainer.venv_base is not set", {
     hint: "say where they are now: ef config set apptainer.venv_base DIR",
-  });
-}
-
-function listBase(base: string): ByteString[] {
-  try {
-    return environmentsIn(base);
-  } catch (error) {
-    throw new EfError("BAD_ROOT", `Cannot read apptainer.venv_base, ${base}: ${reasonOf(error)}`, {
-      hint: "if it was moved, say where it is now: ef config set apptainer.venv_base DIR",
-      path: base,
-      cause: error,
-    });
-  }
-}
-
-/** @throws {EfError} USAGE, UNKNOWN_ENV */
-function chooseOne(base: string, name: string, all: readonly ByteString[]): ByteString {
-  if (/^\.{0,2}$|[/\0]/.test(name)) {
-    throw new EfError("USAGE", `Cannot take ${JSON.stringify(name)} for the name of an environment in ${base}`, {
-      hint: "give the name of a directory in it, without a /",
-    });
-  }
-  const bytes = bytesOf(name);
-  const path = join(base, name);
-  if (mayBeEnvironment(bytesOf(path))) return bytes;
-  const known = all.map(display);
-  const like = nearest(name, known);
-  const some = known.length > 20 ? [...known.slice(0, 20), "…"] : known;
-  const why = existsSync(path) ? "it has no pyvenv.cfg" : "there is nothing of that name";
-  throw new EfError("UNKNOWN_ENV", `Cannot find an environment ${display(bytes)} in ${base}: ${why}`, {
-    hint:
-      known.length > 0
-        ? `${like === undefined ? "" : `did you mean ${like}? `}there is: ${some.join(", ")}`
-        : "there is none; is apptainer.venv_base right?",
-    path,
   });
 }
 

@@ -1,11 +1,10 @@
 import { chmodSync, realpathSync } from "node:fs";
 import { basename, join } from "node:path";
-import { type ByteString, bytesOf, display } from "./base/bytes.ts";
+import { bytesOf } from "./base/bytes.ts";
 import { EfError, reasonOf } from "./base/errors.ts";
 import { type Env, isWithin, realPath } from "./base/paths.ts";
 import { widenPool } from "./base/stat.ts";
 import { span } from "./base/trace.ts";
-import { plural } from "./base/units.ts";
 import type { Config } from "./config/schema.ts";
 import { describeHolder } from "./engine/lock.ts";
 import { pack } from "./engine/pack.ts";
@@ -17,6 +16,7 @@ import { readPyvenvCfg } from "./envs/interpreter.ts";
 import { belongs } from "./envs/links.ts";
 import { listLive, readState, stateName, writeState } from "./envs/live.ts";
 import { checkName, isName } from "./envs/names.ts";
+import { packedWarnings } from "./envs/packed.ts";
 import { assertReplaceable, type Description, isSaved, lockSaved, publish, storeOf, tempOf } from "./envs/store.ts";
 import { tempDirIn } from "./envs/temp-dir.ts";
 
@@ -105,13 +105,7 @@ export async function venvSave(
       },
     }),
   );
-  if (packed.followed.length > 0)
-    warn(`${plural(packed.followed.length, "link")} to files elsewhere, stored as files: ${firstOf(packed.followed)}`);
-  if (packed.dropped.length > 0)
-    warn(
-      `${plural(packed.dropped.length, "link")} to places outside of the environment, left out: ${firstOf(packed.dropped)}`,
-    );
-  if (packed.skipped.length > 0) warn(`not a file, directory or link, left out: ${firstOf(packed.skipped)}`);
+  for (const message of packedWarnings(packed)) warn(message);
   chmodSync(file, 0o666 & ~process.umask());
   signal?.throwIfAborted();
   const description = describe(facts, packed);
@@ -141,9 +135,6 @@ function rename(dir: string, name: string, packages: readonly string[], env: Env
     warn(`it is saved, but the prompt will not tell: ${reasonOf(error)}`);
   }
 }
-
-const firstOf = (paths: readonly ByteString[]) =>
-  paths.slice(0, 3).map(display).join(", ") + (paths.length > 3 ? ", …" : "");
 
 /** @throws {EfError} USAGE, NOT_RUNNABLE */
 function environmentOf(given: string | undefined, env: Env): string {

@@ -43,6 +43,9 @@ gcc                  |gcc libc6-dev      |failures of system calls made by prelo
 ps                   |procps             |looking for processes left behind
 zstd                 |zstd               |archives by the zstd program
 python3              |python3 python3-venv|every test beside euler-files, and with environments
+/usr/sbin/debootstrap|debootstrap         |apptainer and images, where the machine has no apptainer of its own
+skopeo               |skopeo             |images from a registry and from archives
+/usr/share/lmod/lmod/libexec/lmod|lmod    |the modules of Lmod
 END
 }
 
@@ -138,3 +141,5 @@ missing_tools | while IFS='|' read -r check packages skipped; do
 done
 have_packages || echo "Missing: $euler_files, $uv, $kslurm. Skipped: every test beside euler-files and kslurm, and with uv" >&2
 have_wheels || echo "Missing: wheels of $packages. Skipped: every test with environments" >&2
+
+sh scripts/setup-apptainer.sh

@@ -5,6 +5,7 @@ import { join, resolve } from "node:path";
 import { checkConfig } from "../lib/config/store.ts";
 import { haveUv, makeEnv, systemPython, wheels, withUv } from "./envs.ts";
 import { efArgv, Home, have, run } from "./helpers.ts";
+import { baseSif, haveApptainer, quickBuild, withApptainer } from "./images.ts";
 
 const repo = resolve(import.meta.dir, "..");
 const text = await Bun.file(join(repo, "README.md")).text();
@@ -42,6 +43,23 @@ async function envUser(at: Home, code: string): Promise<void> {
   expect([exit, stderr]).toEqual([0, stderr]);
 }
 
+/** One who has apptainer, and for a job script a built image. */
+async function imageUser(at: Home, code: string): Promise<void> {
+  withApptainer(at);
+  if (code.includes("ef venv install")) return envUser(at, code);
+  rmSync(join(at.dir, "bin/python"));
+  await makeEnv(join(at.home, "venvs/train"), ["numpy"]);
+  const apptainer = {
+    venv_base: "~/venvs",
+    sif_store: "~/images",
+    scratch_sif_dir: "$SCRATCH/images",
+    base_image: baseSif,
+  };
+  at.configure({}, { apptainer: { ...apptainer, build_args: [...quickBuild] }, ef: { apptainer: { compile: false } } });
+  const { code: exit, stderr } = await at.ef(["apptainer", "build", "train"]);
+  expect([exit, stderr]).toEqual([0, stderr]);
+}
+
 /** Of the Python for which the wheels are: `3.11`. */
 const pythonVersion = Bun.spawnSync([
   systemPython ?? "true",
@@ -58,14 +76,19 @@ test.each(scripts)("README, $language: $title", async ({ language, code }) => {
   const shell = shells[language] ?? "";
   if (!have(shell)) return console.warn(`not here: ${shell}`);
   using at = user();
-  if (code.includes("ef venv")) {
+  if (code.includes("ef venv") && !code.includes("ef apptainer")) {
     if (!haveUv) return console.warn("not here: uv");
     await envUser(at, code);
   }
-  const file = at.write("example", code.replaceAll(/\b3\.11\b/g, pythonVersion));
+  if (code.includes("ef apptainer")) {
+    if (!haveUv || !haveApptainer) return console.warn("not here: uv, apptainer");
+    await imageUser(at, code);
+  }
+  const example = code.replaceAll(/\b3\.11\b/g, pythonVersion).replaceAll("python:{version}-slim", baseSif);
+  const file = at.write("example", example);
   const argv = shell === "tcsh" ? [shell, "-f", file] : [shell, file];
   const ran = await run(argv, { cwd: at.home, env: { ...at.env, USER: "jdoe" } });
-  expect(ran.stderr).not.toMatch(/error|not found|Undefined|unknown/i);
+  expect(ran.stderr.replaceAll(/^INFO: .*$/gm, "")).not.toMatch(/error|not found|Undefined|unknown/i);
   if (code.includes("python train.py")) expect(ran.stdout).toContain("python train.py with m w");
   expect(ran.code).toBe(0);
 });

@@ -20,6 +20,8 @@ const exits = {
   UNKNOWN_VAR: Exit.usage,
   /** There is no environment of that name. */
   UNKNOWN_ENV: Exit.usage,
+  /** No image of that name was built. */
+  UNKNOWN_IMAGE: Exit.usage,
   /** There is something of that name, which is not to be replaced. */
   EXISTS: Exit.usage,
   /** An outside program is not installed. */

@@ -159,7 +159,7 @@ async function runNow(argv: readonly string[], options: RunOptions): Promise<Run
 
   const code = exitCode ?? 128 + (endedBy ? constants.signals[endedBy] : 0);
   const result = { code, stdout: stdout.text(), stderr: stderr.text() };
-  if (guarded && code === 127 && /not found/.test(result.stderr)) throw missing(argv[0] ?? "");
+  if (guarded && code === 127 && saysMissing(result.stderr, argv[0] ?? "")) throw missing(argv[0] ?? "");
   if (!accept.includes(code)) throw failed(argv, result);
   return result;
 }
@@ -225,6 +225,10 @@ export function start(argv: readonly string[], { stdin, stdout, signal, env }: S
   };
 }
 
+/** The words of the guard's shell; a program may end with 127 too, when it could not start another. */
+const saysMissing = (stderr: string, program: string): boolean =>
+  [": not found", ": command not found", ": No such file or directory"].some((end) => stderr.includes(program + end));
+
 /** Write all to a stream; a program that ends without having read it is no error of ours. */
 function feed(stream: unknown, bytes: Uint8Array): void {
   if (!(stream instanceof Writable)) return; // not started: that is told elsewhere
@@ -268,11 +272,14 @@ function missing(program: string): EfError {
 }
 
 function failed(argv: readonly string[], { code, stderr }: RunResult): EfError {
-  const how = code > 128 ? `was ended by signal ${code - 128}` : `failed with exit code ${code}`;
-  return new EfError("TOOL_FAILED", `${argv[0]} ${how}${lastLines(stderr)}`, {
+  return new EfError("TOOL_FAILED", `${argv[0]} ${howEnded(code)}${lastLines(stderr)}`, {
     hint: `it was called as: ${argv.join(" ")}`,
   });
 }
+
+/** "failed with exit code 3", "was ended by signal 9". No signal has a number above 64 (signal(7)): 255 is an exit code. */
+export const howEnded = (code: number): string =>
+  code > 128 && code <= 192 ? `was ended by signal ${code - 128}` : `failed with exit code ${code}`;
 
 /** The last lines of a program's stderr, indented to go under a message; empty if it said nothing. */
 export function lastLines(text: string, count = 8): string {

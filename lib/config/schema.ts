@@ -82,6 +82,7 @@ const image = () =>
     sif_filename: text("File name in sif_store"),
     built_at: v.optional(v.pipe(v.number(), v.description("Unix time of the last build, in seconds")), 0),
     enabled: v.optional(flag("Take part in `ef apptainer sync`"), true),
+    packages_sha256: v.optional(v.pipe(v.string(), v.description("Of the list of its packages; ef's own"))),
   });
 
 const apptainer = () =>
@@ -97,6 +98,9 @@ const apptainer = () =>
     build_args: v.optional(texts("Extra arguments of `apptainer build`"), () => ["--fakeroot"]),
     images: v.optional(recordOf(v.string(), image()), {}),
   });
+
+/** Compressors of mksquashfs(1). */
+export const compressors = ["gzip", "zstd", "lz4", "lzo", "xz"] as const;
 
 const migration = () =>
   object({
@@ -138,6 +142,15 @@ const transfer = () =>
     xattrs: v.optional(flag("Copy extended attributes and ACLs too")),
   });
 
+const building = () =>
+  object({
+    tmpdir: v.optional(text("Where images are put together, on this node's own disk; may contain $VAR and ~")),
+    cachedir: v.optional(text("What Apptainer keeps of base images (APPTAINER_CACHEDIR); may contain $VAR and ~")),
+    compressor: v.optional(v.pipe(v.picklist(compressors), v.description("Of images; Apptainer's own choice is gzip"))),
+    processors: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.description("Of a build, at most"))),
+    compile: v.optional(flag("Put byte code of all modules into images")),
+  });
+
 const extension = () =>
   object({
     vars: v.optional(recordOf(EnvName, efVar())),
@@ -152,6 +165,7 @@ const extension = () =>
     ),
     venv_store: v.optional(text("Persistent directory of saved environments")),
     wheelhouse: v.optional(text("Directory of wheels for nodes without internet")),
+    apptainer: v.optional(v.lazy(building)),
     datamover: v.optional(object({})),
     clusters: v.optional(recordOf(v.string(), object({}))),
   });

@@ -7,8 +7,11 @@ import type { TarEntry } from "./tar-format.ts";
 import { staysInside } from "./tar-links.ts";
 import type { Tree } from "./tree.ts";
 
-/** What becomes of a symbolic link that leaves the root. */
-export type OutsideLink = (path: ByteString, text: ByteString) => "keep" | "follow" | "drop";
+/** What becomes of a symbolic link that leaves the root; `text`: it is stored with that. */
+export type OutsideLink = (
+  path: ByteString,
+  text: ByteString,
+) => "keep" | "follow" | "drop" | { readonly text: ByteString };
 
 /** An entry, and where its contents are and what they were when looked at. */
 export interface Planned {
@@ -48,6 +51,10 @@ export async function listOf(tree: Tree, root: ByteString, storage: Storage, out
     return row === undefined ? undefined : kept.has(row) ? null : tree.links.get(row);
   };
 
+  const keep = (row: number, what: "keep" | { readonly text: ByteString }) => {
+    kept.add(row);
+    if (what !== "keep") tree.links.set(row, what.text);
+  };
   const addLink = (entry: Planned) => {
     const path = tree.path(entry.row);
     const text = tree.links.get(entry.row) ?? "";
@@ -55,7 +62,7 @@ export async function listOf(tree: Tree, root: ByteString, storage: Storage, out
       const what = outside(path, text);
       if (what === "drop") return void list.dropped.push(path);
       if (what === "follow") toFollow.push({ entry, path });
-      else kept.add(entry.row);
+      else keep(entry.row, what);
     }
     list.entries.push(entry);
   };
@@ -92,7 +99,9 @@ export async function listOf(tree: Tree, root: ByteString, storage: Storage, out
   // First of all those that leave the root themselves: others lead to them, as `python` to `python3`.
   for (const [row, text] of tree.links) {
     const path = tree.path(row);
-    if (!staysInside(path, text, () => undefined) && outside(path, text) === "keep") kept.add(row);
+    if (staysInside(path, text, () => undefined)) continue;
+    const what = outside(path, text);
+    if (what === "keep" || typeof what === "object") keep(row, what);
   }
   addDir(0);
 

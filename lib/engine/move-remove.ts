@@ -32,8 +32,15 @@ export interface Removed {
   rootStays: string | undefined;
 }
 
-/** @param root without links */
-export async function removeMoved(root: string, verified: Verified, options: RemoveOptions): Promise<Removed> {
+/**
+ * @param root without links
+ * @param verified says what may go
+ */
+export async function removeMoved(
+  root: string,
+  verified: Pick<Verified, "has">,
+  options: RemoveOptions,
+): Promise<Removed> {
   const { storage, signal } = options;
   const top = bytesOf(root);
   const inside = mounts().find(({ point }) => point !== root && isWithin(point, root));
@@ -95,7 +102,7 @@ function* entriesOf(tree: Tree): Generator<ByteString, void> {
 const asDirectory: Facts = { kind: "dir", size: 0, mtimeNs: 0n };
 
 /** Let ourselves into directories that their owner may not write to. @returns their modes */
-async function openDirectories(top: ByteString, tree: Tree, verified: Verified, storage: Storage) {
+async function openDirectories(top: ByteString, tree: Tree, verified: Pick<Verified, "has">, storage: Storage) {
   const opened: [ByteString, number][] = [];
   for (let row = 0; row < tree.length; row++) {
     const mode = tree.permissions(row);
@@ -115,7 +122,7 @@ async function openDirectories(top: ByteString, tree: Tree, verified: Verified, 
 async function removeDirectories(
   top: ByteString,
   tree: Tree,
-  verified: Verified,
+  verified: Pick<Verified, "has">,
   removed: Removed,
   { storage, workers, signal }: RemoveOptions,
 ): Promise<void> {

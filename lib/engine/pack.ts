@@ -4,17 +4,19 @@
  */
 import { closeSync, constants, fstatSync, fsync, openSync } from "node:fs";
 import { type ByteString, bytesOf, display } from "../base/bytes.ts";
-import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
+import { EfError, errnoOf, reasonOf, writeError } from "../base/errors.ts";
 import { removeIfThere } from "../base/files.ts";
 import { oneMore } from "../base/memory.ts";
 import { walk } from "../base/steps.ts";
 import { span } from "../base/trace.ts";
 import { plural } from "../base/units.ts";
-import { compressTo } from "../drivers/zstd.ts";
+import { type Compressor, compressTo, plainTo } from "../drivers/zstd.ts";
 import { Changed, Contents, type Seen } from "./archive-contents.ts";
 import { FileHash } from "./archive-hash.ts";
 import { entryOf, type List, listOf, type OutsideLink } from "./archive-list.ts";
 import { NotWritten, Output } from "./archive-output.ts";
+import { Search } from "./archive-search.ts";
+import { firstChange } from "./archive-still.ts";
 import { sidesOf } from "./builtin.ts";
 import { Gauge } from "./gauge.ts";
 import { type Scan, scan } from "./scan.ts";
@@ -40,17 +42,19 @@ export interface PackOptions {
    * @default "drop"
    */
   onOutsideLink?: OutsideLink | undefined;
-  /** Of zstd. @default 3 */
-  level?: number | undefined;
+  /** Byte strings to look for in all contents. */
+  find?: readonly Uint8Array[] | undefined;
+  /**
+   * Called when all is written, with the files in which something was found. It gives other contents of files, by relative
+   * path: they are written once more, and that is what an unpacked archive has.
+   */
+  again?: ((mentions: readonly ByteString[]) => Promise<ReadonlyMap<ByteString, Uint8Array>>) | undefined;
   signal?: AbortSignal | undefined;
   onProgress?: ((progress: PackProgress) => void) | undefined;
 }
 
-export interface Packed {
-  /** Of the archive, in hexadecimal. */
-  sha256: string;
-  /** Of the archive. */
-  sizeBytes: number;
+/** What is in an archive. */
+export interface PackedTree {
   /** Of all regular files, those with several names once. */
   contentBytes: number;
   /** Regular files, each name of one with several. */
@@ -63,53 +67,103 @@ export interface Packed {
   skipped: ByteString[];
 }
 
+export interface Packed extends PackedTree {
+  /** Of the archive, in hexadecimal. */
+  sha256: string;
+  /** Of the archive. */
+  sizeBytes: number;
+}
+
 /**
  * Write the tree below `root` to `file`, which must not exist; mode 0600, on disk when this is done, and gone after an
  * error. Extended attributes, ACLs and holes of files are not kept.
  *
  * @throws {EfError} EXISTS; TRANSFER_PARTIAL where a file changed meanwhile; NO_SPACE, IO, TOOL_FAILED; the signal's reason
  */
-export async function pack(root: string, file: string, options: PackOptions = {}): Promise<Packed> {
-  return span("pack", () => packNow(root, file, options), { root, file });
-}
-
-async function packNow(root: string, file: string, options: PackOptions): Promise<Packed> {
-  const { signal, level = 3, onOutsideLink = () => "drop" } = options;
-  signal?.throwIfAborted();
-  const storage = (await sidesOf("auto")).source;
-  const { tree, temps } = await scanned(root, storage, options);
-  const list = await listOf(tree, bytesOf(root), storage, onOutsideLink);
-  list.skipped.push(...temps);
-
-  const fd = create(file);
-  let isWhole = false;
-  try {
+export async function pack(
+  root: string,
+  file: string,
+  options: PackOptions & { /** Of zstd. @default 3 */ level?: number } = {},
+): Promise<Packed> {
+  const { signal, level = 3 } = options;
+  return writing(root, file, options, async (fd) => {
     const hash = new FileHash(fd);
     const compressor = await compressTo(fd, { level, signal });
+    const packed = await packTo(compressor, root, file, options, () => hash.upTo(fstatSync(fd).size));
+    return { ...packed, sha256: await hash.finish(signal), sizeBytes: hash.bytes };
+  });
+}
+
+/** As {@link pack}, as tar alone: for a file that is read once, on this node. It may be lost when the node crashes. */
+export async function packPlain(root: string, file: string, options: PackOptions = {}): Promise<PackedTree> {
+  return writing(root, file, { ...options, durable: false }, (fd) => packTo(plainTo(fd), root, file, options));
+}
+
+async function writing<T>(
+  root: string,
+  file: string,
+  { signal, durable = true }: PackOptions & { durable?: boolean },
+  write: (fd: number) => Promise<T>,
+): Promise<T> {
+  return span(
+    "pack",
+    async () => {
+      signal?.throwIfAborted();
+      const fd = create(file);
+      let isWhole = false;
+      try {
+        const packed = await write(fd);
+        if (durable) await flushed(fd, file);
+        signal?.throwIfAborted();
+        isWhole = true;
+        return packed;
+      } finally {
+        closeSync(fd);
+        if (!isWhole) removeIfThere(file);
+      }
+    },
+    { root, file },
+  );
+}
+
+const flushed = (fd: number, file: string) =>
+  new Promise<void>((resolve, reject) =>
+    fsync(fd, (error) => (error ? reject(writeError(`Cannot write ${file}`, file, error)) : resolve())),
+  );
+
+async function packTo(
+  compressor: Compressor,
+  root: string,
+  file: string,
+  options: PackOptions,
+  onPiece?: () => void,
+): Promise<PackedTree> {
+  const { signal, exclude, onOutsideLink = () => "drop", find, again } = options;
+  try {
+    const storage = (await sidesOf("auto")).source;
+    const { tree, temps } = await scanned(root, storage, options);
+    const list = await listOf(tree, bytesOf(root), storage, onOutsideLink);
+    list.skipped.push(...temps);
     const output = new Output(compressor, () => {
       signal?.throwIfAborted();
-      hash.upTo(fstatSync(fd).size);
+      onPiece?.();
     });
-    try {
-      await writeEntries({ tree, list, root, storage, output }, options);
-      await output.finish();
-    } catch (error) {
-      await compressor.stop();
-      throw signal?.aborted ? signal.reason : writeError(file, error instanceof NotWritten ? error.cause : error);
-    }
-    const sha256 = await hash.finish(signal);
-    await new Promise<void>((resolve, reject) => fsync(fd, (error) => (error ? reject(error) : resolve()))).catch(
-      (error) => {
-        throw writeError(file, error);
-      },
-    );
-    signal?.throwIfAborted();
-    isWhole = true;
+    const needles = find?.filter(({ length }) => length > 0) ?? [];
+    const mentions = await writeEntries({ tree, list, root, storage, output, needles }, options);
+    const more = await again?.(mentions);
+    const changed = await firstChange(tree, bytesOf(root), { storage, exclude, signal });
+    if (changed !== undefined) throw changedError(root, changed);
+    if (more) await writeAgain(tree, more, output);
+    await output.finish();
     const { files, contentBytes, dropped, followed, skipped } = list;
-    return { sha256, sizeBytes: hash.bytes, contentBytes, files, dropped, followed, skipped };
-  } finally {
-    closeSync(fd);
-    if (!isWhole) removeIfThere(file);
+    return { files, contentBytes, dropped, followed, skipped };
+  } catch (error) {
+    await compressor.stop();
+    if (signal?.aborted) throw signal.reason;
+    const cause = error instanceof NotWritten ? error.cause : error;
+    throw cause instanceof EfError || errnoOf(cause) === undefined
+      ? cause
+      : writeError(`Cannot write ${file}`, file, cause);
   }
 }
 
@@ -140,23 +194,12 @@ function changedError(root: string, path: ByteString): EfError {
   });
 }
 
-function writeError(file: string, error: unknown): unknown {
-  const errno = errnoOf(error);
-  if (error instanceof EfError || errno === undefined) return error;
-  const full = errno === "ENOSPC" || errno === "EDQUOT";
-  return new EfError(full ? "NO_SPACE" : "IO", `Cannot write ${file}: ${reasonOf(error)}`, {
-    hint: full ? "make room there, then run it again" : undefined,
-    path: file,
-    cause: error,
-  });
-}
-
 function create(file: string): number {
   const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
   try {
     return openSync(file, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   } catch (error) {
-    if (errnoOf(error) !== "EEXIST") throw writeError(file, error);
+    if (errnoOf(error) !== "EEXIST") throw writeError(`Cannot write ${file}`, file, error);
     throw new EfError("EXISTS", `Cannot write ${file}: it exists already`, { path: file, cause: error });
   }
 }
@@ -167,12 +210,18 @@ interface Work {
   root: string;
   storage: Storage;
   output: Output;
+  /** To look for. */
+  needles: readonly Uint8Array[];
 }
 
 /** Milliseconds between two reports of progress. */
 const tellEveryMs = 50;
 
-async function writeEntries({ tree, list, root, storage, output }: Work, { onProgress }: PackOptions): Promise<void> {
+/** @returns files in which something was found */
+async function writeEntries(
+  { tree, list, root, storage, output, needles }: Work,
+  { onProgress }: PackOptions,
+): Promise<ByteString[]> {
   const top = bytesOf(root);
   const withContents = list.entries.filter(
     ({ row, first, followed }) => followed || (tree.kind(row) === "file" && first === row && (tree.size[row] ?? 0) > 0),
@@ -188,6 +237,7 @@ async function writeEntries({ tree, list, root, storage, output }: Work, { onPro
       },
   );
   const contents = new Contents(storage, files);
+  const mentions: ByteString[] = [];
   const progress = { bytes: 0, files: 0, totalBytes: list.contentBytes, totalFiles: list.files };
   let told = 0;
   let next = 0;
@@ -197,12 +247,14 @@ async function writeEntries({ tree, list, root, storage, output }: Work, { onPro
       const entry = entryOf(tree, planned);
       await output.add(encodeHeader(entry));
       if (planned === withContents[next]) {
+        const search = needles.length > 0 ? new Search(needles) : undefined;
         try {
-          await bring(contents, next, files[next] as Seen, output);
+          await bring(contents, next, files[next] as Seen, output, search);
         } catch (error) {
           if (error instanceof Changed) throw changedError(root, entry.path);
           throw error instanceof NotWritten ? error : readError(root, entry.path, error);
         }
+        if (search?.found) mentions.push(entry.path);
         await output.add(Buffer.alloc(paddingOf(entry.size)));
         next++;
       }
@@ -213,24 +265,41 @@ async function writeEntries({ tree, list, root, storage, output }: Work, { onPro
       onProgress({ ...progress });
     }
     onProgress?.({ ...progress });
+    return mentions;
   } finally {
     await contents.landed();
   }
 }
 
 /** Contents of a file to the output, straight into its memory where they were not read ahead. */
-async function bring(contents: Contents, i: number, file: Seen, output: Output): Promise<void> {
+async function bring(contents: Contents, i: number, file: Seen, output: Output, search?: Search): Promise<void> {
   const ahead = contents.take(i);
-  if (ahead !== undefined) return output.add(await ahead);
+  if (ahead !== undefined) {
+    const whole = await ahead;
+    search?.in(whole);
+    return output.add(whole);
+  }
   const open = await walk(contents.open(file));
   try {
     for (let left = file.size; left > 0; ) {
       const read = await walk(open.read(output.memory, output.at, Math.min(left, output.room)));
+      search?.in(output.memory.subarray(output.at, output.at + read));
       left -= read;
       await output.wrote(read);
     }
     await walk(open.check());
   } finally {
     await walk(open.close());
+  }
+}
+
+async function writeAgain(tree: Tree, files: ReadonlyMap<ByteString, Uint8Array>, output: Output): Promise<void> {
+  for (const [path, bytes] of files) {
+    const row = tree.find(path);
+    const entry = row === undefined ? undefined : entryOf(tree, { row, first: row, followed: undefined });
+    if (entry?.type !== "file") continue;
+    await output.add(encodeHeader({ ...entry, size: bytes.length }));
+    await output.add(Buffer.from(bytes));
+    await output.add(Buffer.alloc(paddingOf(bytes.length)));
   }
 }

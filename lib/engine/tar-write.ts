@@ -3,6 +3,7 @@ import { type ByteString, display } from "../base/bytes.ts";
 import { oneMore } from "../base/memory.ts";
 import { get, type Steps } from "../base/steps.ts";
 import { Flight } from "./archive-flight.ts";
+import { holds, Search } from "./archive-search.ts";
 import { crew } from "./crew.ts";
 import { Gauge } from "./gauge.ts";
 import type { Storage } from "./storage.ts";
@@ -335,32 +336,3 @@ export class TreeWriter {
 
 /** Can its owner do all with it? */
 const isOpen = (mode: number) => (mode & 0o700) === 0o700;
-
-const holds = (bytes: Uint8Array, needles: readonly Uint8Array[]): boolean => {
-  const all = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return needles.some((needle) => all.includes(needle));
-};
-
-/** Looks for byte strings in contents that come in parts. */
-class Search {
-  found = false;
-  readonly #needles: readonly Uint8Array[];
-  readonly #overlap: number;
-  /** The end of what came before. */
-  #end: Buffer = Buffer.alloc(0);
-
-  constructor(needles: readonly Uint8Array[]) {
-    this.#needles = needles;
-    this.#overlap = Math.max(...needles.map(({ length }) => length)) - 1;
-  }
-
-  in(part: Uint8Array): void {
-    if (this.found) return;
-    const overlap = this.#overlap;
-    const seam = Buffer.concat([this.#end, part.subarray(0, overlap)]);
-    this.found = holds(seam, this.#needles) || holds(part, this.#needles);
-    this.#end = Buffer.from(
-      part.length < overlap ? seam.subarray(-overlap || seam.length) : part.subarray(part.length - overlap),
-    );
-  }
-}

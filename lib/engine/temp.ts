@@ -83,6 +83,15 @@ export function removeParts(files: readonly [string, ...string[]]): void {
   readdirSync(dir).forEach(partRemover(dir, files));
 }
 
+/** The temporary directories of this prefix that killed runs left. Call it with the lock held, or only to look. */
+export function leftoversOf(prefix: string): string[] {
+  const [parent, start] = [dirname(prefix), basename(prefix)];
+  return readdirSync(parent)
+    .filter((name) => name.startsWith(start))
+    .filter((name) => isAbandoned(join(parent, name), name.slice(start.length), "directory"))
+    .map((name) => join(parent, name));
+}
+
 function partRemover(dir: string, files: readonly string[]): (name: string) => void {
   const starts = files.map((file) => `.${basename(file).replace(/^\./, "")}.ef-`);
   return (name) => {

@@ -1,8 +1,9 @@
 /** The directory below which the environments of `ef venv install` and of the images are. */
-import { lstatSync, readdirSync, statSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { type ByteString, bytesOf, display, osPath } from "../base/bytes.ts";
-import { EfError, errnoOf } from "../base/errors.ts";
+import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
+import { nearest } from "../base/nearest.ts";
 import { type Env, expandPath } from "../base/paths.ts";
 import type { Config } from "../config/schema.ts";
 
@@ -64,6 +65,51 @@ export function nameOf(dir: string, name: ByteString): string {
   const path = display(`${bytesOf(dir)}/${name}`);
   throw new EfError("NOT_RUNNABLE", `Cannot relocate the environment ${path}: its name is not valid UTF-8`, {
     hint: "give it another name",
+    path,
+  });
+}
+
+/**
+ * {@link environmentsIn} of the base directory.
+ *
+ * @throws {EfError} BAD_ROOT
+ */
+export function environments(base: string): ByteString[] {
+  try {
+    return environmentsIn(base);
+  } catch (error) {
+    throw new EfError("BAD_ROOT", `Cannot read apptainer.venv_base, ${base}: ${reasonOf(error)}`, {
+      hint: "if it was moved, say where it is now: ef config set apptainer.venv_base DIR",
+      path: base,
+      cause: error,
+    });
+  }
+}
+
+/**
+ * The environment of that name in the base directory, also a link to one.
+ *
+ * @throws {EfError} BAD_ROOT; USAGE, UNKNOWN_ENV naming what there is
+ */
+export function findEnvironment(base: string, name: string): ByteString {
+  const all = environments(base);
+  if (/^\.{0,2}$|[/\0]/.test(name)) {
+    throw new EfError("USAGE", `Cannot take ${JSON.stringify(name)} for the name of an environment in ${base}`, {
+      hint: "give the name of a directory in it, without a /",
+    });
+  }
+  const bytes = bytesOf(name);
+  const path = join(base, name);
+  if (mayBeEnvironment(bytesOf(path))) return bytes;
+  const known = all.map(display);
+  const like = nearest(name, known);
+  const some = known.length > 20 ? [...known.slice(0, 20), "…"] : known;
+  const why = existsSync(path) ? "it has no pyvenv.cfg" : "there is nothing of that name";
+  throw new EfError("UNKNOWN_ENV", `Cannot find an environment ${display(bytes)} in ${base}: ${why}`, {
+    hint:
+      known.length > 0
+        ? `${like === undefined ? "" : `did you mean ${like}? `}there is: ${some.join(", ")}`
+        : "there is none; is apptainer.venv_base right?",
     path,
   });
 }

@@ -42,8 +42,6 @@ export interface RelocateOptions {
    * @default every file is read
    */
   mentions?: readonly ByteString[];
-  /** Report the same, and write nothing. */
-  dryRun?: boolean;
   signal?: AbortSignal;
 }
 
@@ -60,15 +58,31 @@ const mostBytes = 256 << 20;
  * @example
  * const { left } = await relocateEnv("/scratch/me/env");
  */
-export async function relocateEnv(dir: string, options: RelocateOptions = {}): Promise<RelocationReport> {
-  const { signal, dryRun = false } = options;
+export async function relocateEnv(
+  dir: string,
+  options: RelocateOptions & { /** Report the same, and write nothing. */ dryRun?: boolean } = {},
+): Promise<RelocationReport> {
+  const { root, report, ...plan } = await planRelocation(dir, options);
+  if (!options.dryRun) carryOut(root, plan, await libc());
+  return report;
+}
+
+/** What is to change, and nothing written. */
+export interface Relocation extends Plan {
+  root: ByteString;
+  report: RelocationReport;
+}
+
+/** What {@link relocateEnv} would do. */
+export async function planRelocation(dir: string, options: RelocateOptions): Promise<Relocation> {
+  const { signal } = options;
   const root = realpathSync(osPath(bytesOf(dir)), { encoding: "latin1" });
   const to = options.to === undefined ? root : bytesOf(options.to).replace(/(?<=.)\/+$/, "");
   const places = options.from ?? oldPlaces(dir);
   const from = [...new Set(places)].filter((place) => place !== to);
   const moves = orderMoves([...from.map((place) => ({ from: place, to })), ...(options.moves ?? []), { from: to, to }]);
   const report: RelocationReport = { from, to, changed: [], left: [], compiled: 0 };
-  const moved = new Map<ByteString, ByteString>();
+  const plan: Relocation = { root, report, files: [], links: [], stale: [] };
   if (moves.length > 0) {
     const { files: found, links } = await candidates(root, moves, options, report);
     const written: Written[] = [];
@@ -89,27 +103,22 @@ export async function relocateEnv(dir: string, options: RelocateOptions = {}): P
     }
     const records = recordChanges(root, written);
     const recorded = new Set(records.map(({ path }) => path));
-    const newLinks = links.flatMap(([path, text]) => {
+    plan.files = [...records, ...written.filter(({ path }) => !recorded.has(path))];
+    plan.links = links.flatMap(([path, text]) => {
       const now = movePath(text, moves);
       return now === undefined || now === text ? [] : [{ path, text: now }];
     });
-    for (const { path, text } of newLinks) {
-      moved.set(path, text);
-      report.changed.push({ path, what: "link" });
-    }
-    const stale = staleCompiled(root, written);
-    for (const path of stale) {
+    for (const { path } of plan.links) report.changed.push({ path, what: "link" });
+    plan.stale = staleCompiled(root, written);
+    for (const path of plan.stale) {
       compiled.delete(path);
       report.changed.push({ path, what: "compiled, removed" });
     }
     report.compiled = compiled.size;
-    if (!dryRun) {
-      const files = [...records, ...written.filter(({ path }) => !recorded.has(path))];
-      carryOut(root, { files, links: newLinks, stale }, await libc());
-    }
   }
+  const moved = new Map(plan.links.map(({ path, text }) => [path, text]));
   report.left.push(...editablesOutside(root, to, moves), ...brokenInterpreters(root, to, moved));
-  return report;
+  return plan;
 }
 
 interface Candidates {
@@ -187,7 +196,6 @@ function readInside(root: ByteString, path: ByteString): { bytes?: Buffer; why?:
   }
 }
 
-/** What {@link relocateEnv} is about to do. */
 interface Plan {
   /** RECORD files first: after an interruption a file can still be made what they say, not the other way round. */
   files: readonly Written[];

@@ -1,0 +1,125 @@
+/** Images of environments: what the configuration says of them, and where their files are. */
+import { createHash } from "node:crypto";
+import { basename, join } from "node:path";
+import { EfError } from "../base/errors.ts";
+import { nearest } from "../base/nearest.ts";
+import type { Env } from "../base/paths.ts";
+import type { Config } from "../config/schema.ts";
+import { directoryOf } from "../engine/move-what.ts";
+
+/** An image, and every path that building, syncing and removing it touches. All are absolute. */
+export interface Image {
+  /** Its key in `apptainer.images`. */
+  name: string;
+  /** The directory of its environment below `apptainer.venv_base`. */
+  venvName: string;
+  /** The stored image; it need not be there. */
+  sif: string;
+  /** What it was built from, beside it. */
+  definition: string;
+  /** Who holds it may replace or remove the stored image. */
+  lock: string;
+  /** What the last build recorded; undefined before the first. */
+  built: BuiltRecord | undefined;
+}
+
+export interface BuiltRecord {
+  pythonVersion: string;
+  /** Seconds since 1970. */
+  at: number;
+  enabled: boolean;
+  /** {@link packagesSum} of what it was built of; euler-files keeps none. */
+  packagesSha256: string | undefined;
+}
+
+/** Of a list of packages, in hexadecimal. */
+export const packagesSum = (packages: readonly string[]): string =>
+  createHash("sha256")
+    .update(packages.map((each) => `${each}\n`).join(""))
+    .digest("hex");
+
+/** The copy of an image on scratch. */
+export interface ScratchImage {
+  dir: string;
+  sif: string;
+  /** Who holds it may replace or remove the copy. */
+  lock: string;
+}
+
+/** Longest file name that leaves room for ef's own names beside it, in bytes. */
+const longestName = 200;
+
+/**
+ * The image of that name, also before it is built.
+ *
+ * @throws {EfError} CONFIG_INVALID if there is no `sif_store`; UNSET_VARIABLE, BAD_ROOT; USAGE for a name that no file can have
+ */
+export function imageOf(config: Config, env: Env, name: string): Image {
+  const store = configuredDir(config, env, "sif_store");
+  const images = config.apptainer?.images ?? {};
+  const record = Object.hasOwn(images, name) ? images[name] : undefined;
+  const file = record?.sif_filename ?? `${name}.sif`;
+  assertFileName(file, record ? `apptainer.images.${name}.sif_filename` : "the name of an image");
+  const venvName = record?.venv_name ?? name;
+  assertFileName(venvName, `apptainer.images.${name}.venv_name`);
+  return {
+    name,
+    venvName,
+    sif: join(store, file),
+    definition: join(store, `${basename(file, ".sif")}.def`),
+    lock: join(store, `.${file}.lock`),
+    built: record && {
+      pythonVersion: record.python_version,
+      at: record.built_at,
+      enabled: record.enabled,
+      packagesSha256: record.packages_sha256,
+    },
+  };
+}
+
+/** All that were built, in the order of the configuration. @throws {EfError} as {@link imageOf} */
+export const imagesOf = (config: Config, env: Env): Image[] =>
+  Object.keys(config.apptainer?.images ?? {}).map((name) => imageOf(config, env, name));
+
+/** One that was built. @throws {EfError} UNKNOWN_IMAGE naming what there is; as {@link imageOf} */
+export function builtImage(config: Config, env: Env, name: string): Image {
+  const known = Object.keys(config.apptainer?.images ?? {});
+  if (known.includes(name)) return imageOf(config, env, name);
+  const like = nearest(name, known);
+  throw new EfError("UNKNOWN_IMAGE", `Cannot find an image ${JSON.stringify(name)}`, {
+    hint:
+      known.length === 0
+        ? "none is built yet: ef apptainer build NAME"
+        : `${like === undefined ? "" : `did you mean ${like}? `}there is: ${known.join(", ")}`,
+  });
+}
+
+/** @throws {EfError} CONFIG_INVALID if there is no `scratch_sif_dir`; UNSET_VARIABLE, BAD_ROOT */
+export function onScratch(config: Config, env: Env, { sif }: Image): ScratchImage {
+  const dir = configuredDir(config, env, "scratch_sif_dir");
+  return { dir, sif: join(dir, basename(sif)), lock: join(dir, `.${basename(sif)}.lock`) };
+}
+
+function configuredDir(config: Config, env: Env, field: "sif_store" | "scratch_sif_dir"): string {
+  const written = config.apptainer?.[field];
+  if (written) return directoryOf(written, `apptainer.${field}`, env);
+  const what = field === "sif_store" ? "images are kept" : "images are synced to";
+  throw new EfError("CONFIG_INVALID", `Cannot tell where ${what}: apptainer.${field} is not set`, {
+    hint: `ef apptainer init asks for all of it; or: ef config set apptainer.${field} DIR`,
+  });
+}
+
+/** @throws {EfError} USAGE for what is not the name of a file with room for ef's own names beside it */
+export function assertFileName(name: string, what: string): void {
+  const why = /^\.{0,2}$|[/\0]/.test(name)
+    ? "it is not the name of a file"
+    : name.includes("\uFFFD")
+      ? "it is not valid UTF-8"
+      : Buffer.byteLength(name) > longestName
+        ? `it is longer than ${longestName} bytes`
+        : undefined;
+  if (why === undefined) return;
+  throw new EfError("USAGE", `Cannot use ${JSON.stringify(name)} as ${what}: ${why}`, {
+    hint: "give the name of a directory below apptainer.venv_base, without a /",
+  });
+}
