@@ -195,7 +195,8 @@ END
   timeout 60 "$dir/docker-registry/usr/bin/docker-registry" serve "$1.yml" >"$1.said" 2>&1 &
   registry=$!
   tries=0
-  until port=$(sed -n 's/.*listening on 127\.0\.0\.1:\([0-9]*\).*/\1/p' "$1.said") && [ -n "$port" ] || [ $tries = 100 ]; do
+  until port=$(sed -n 's/.*listening on 127\.0\.0\.1:\([0-9]*\).*/\1/p' "$1.said") && [ -n "$port" ] ||
+    [ $tries = 100 ]; do
     tries=$((tries + 1))
     sleep 0.1
   done
@@ -279,5 +280,5 @@ is_made || make_all
 have_apptainer ||
   echo "Missing: apptainer (${reason:-see $log.*}). Skipped: every test that builds or runs an image" >&2
 have $archives ||
-  echo "Missing: a container registry (Debian: skopeo umoci docker-registry). Skipped: images from it, and from archives" >&2
+  echo "Missing: a container registry (Debian: skopeo umoci docker-registry). Skipped: images from it and archives" >&2
 have $packages || echo "Missing: Debian's environment-modules. Skipped: what ef reads of its modules" >&2

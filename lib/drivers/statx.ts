@@ -29,11 +29,18 @@ export interface Looks {
   path(path: Path): Look | undefined | null;
   /** The same of a name in an open directory: one step for the kernel, however deep that is. */
   within(directory: number, name: Path): Look | undefined | null;
+  /**
+   * What the kernel knows of an open file, without asking its server. NFS answers each read with the attributes too, and
+   * Lustre holds a lock on what it has read; FUSE knows what the last look said, and what this node wrote since.
+   */
+  known(fd: number): Look | undefined;
 }
 
 // linux/stat.h and fcntl.h: the same on all architectures.
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
+const AT_EMPTY_PATH = 0x1000;
+const AT_STATX_DONT_SYNC = 0x4000;
 const STATX_BASIC_STATS = 0x7ff;
 const structBytes = 256;
 
@@ -100,5 +107,7 @@ function looksThrough(statx: Statx): Looks {
   return {
     within,
     path: (path) => within(AT_FDCWD, path),
+    known: (fd) =>
+      statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, bytes) === 0 ? fill() : undefined,
   };
 }

@@ -137,8 +137,8 @@ export class OpenFile {
 
   /** @throws {Changed} where it is not any more what it was when it was looked at */
   *check(): Steps<void> {
-    const { size, mtimeNs } = yield* get(this.storage.fstat(this.fd));
-    if (Number(size) !== this.file.size || mtimeNs !== this.file.mtimeNs) throw new Changed();
+    const { size, mtimeNs } = yield* get(this.storage.known(this.fd));
+    if (size !== this.file.size || mtimeNs !== this.file.mtimeNs) throw new Changed();
   }
 
   *close(): Steps<void> {

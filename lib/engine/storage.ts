@@ -212,6 +212,14 @@ export class Storage {
     );
   }
 
+  /** What is known of an open file that was just read: see {@link Looks.known}. */
+  known(fd: number): Maybe<Pick<Look, "size" | "mtimeNs">> {
+    const look = this.#looks?.known(fd);
+    if (look) return look;
+    const asked = this.fstat(fd);
+    return asked instanceof Promise ? asked.then(lookOf) : lookOf(asked);
+  }
+
   close(fd: number): Maybe<void> {
     return this.#ask<void>(
       this.#handle,

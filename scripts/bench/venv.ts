@@ -12,11 +12,10 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { pypiBin as bin, makeEnv } from "./environments.ts";
 import { median } from "./report.ts";
 
 const root = resolve(import.meta.dir, "../..");
-const bin = join(root, "node_modules/.cache/py/bin");
-const packages = "numpy scipy pandas matplotlib scikit-learn sympy networkx statsmodels bokeh nltk pip".split(" ");
 
 interface Method {
   name: string;
@@ -139,19 +138,6 @@ function table(chosen: Method[], files: number, rounds: number, seconds: Readonl
     "|---|---|---|",
     ...chosen.map(({ name }) => `| ${name} | ${cell(`save ${name}`)} | ${cell(`load ${name}`)} |`),
   ].join("\n");
-}
-
-async function makeEnv(path: string, version: string | undefined): Promise<string> {
-  const uv = join(bin, "uv");
-  const asked = version === undefined ? [] : ["--python", version];
-  for (const argv of [
-    [uv, "venv", "--quiet", ...asked, "--", path],
-    [uv, "pip", "install", "--quiet", "--link-mode", "copy", "--python", path, "--", ...packages],
-  ]) {
-    const code = await Bun.spawn(argv, { stdio: ["ignore", "inherit", "inherit"] }).exited;
-    if (code !== 0) throw new Error(`${argv.join(" ")}: exit code ${code}`);
-  }
-  return path;
 }
 
 await main();

@@ -1,5 +1,17 @@
 import { expect, test } from "bun:test";
-import { linkSync, lstatSync, mkdirSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  closeSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { looks } from "../../lib/drivers/statx.ts";
 import { lookOf } from "../../lib/engine/storage.ts";
@@ -35,4 +47,21 @@ test("statx: what node:fs says, of files, links, directories, devices, before 19
   expect(quick.path(path("missing"))).toBeUndefined();
   expect(quick.path(path("file/below"))).toBeNull(); // node:fs is to say why
   expect(quick.path("a\0b")).toBeNull();
+});
+
+test("an open file: what is known of it is what a look says, after each change of it", async () => {
+  using at = new Home();
+  const quick = await looks();
+  const file = at.write("f", "one");
+  const fd = openSync(file, "r");
+  try {
+    for (const more of ["", "two", "three"]) {
+      appendFileSync(file, more);
+      const { size, mtimeNs } = statSync(file, { bigint: true });
+      expect(quick?.known(fd)).toMatchObject({ size: Number(size), mtimeNs });
+    }
+    expect(quick?.known(-1)).toBeUndefined();
+  } finally {
+    closeSync(fd);
+  }
 });
