@@ -6,7 +6,7 @@ import {
   type ImageBuilt,
 } from "../lib/apptainer-build.ts";
 import { EfError } from "../lib/base/errors.ts";
-import { humanBytes, humanDuration } from "../lib/base/units.ts";
+import { humanBytes, humanDuration, plural } from "../lib/base/units.ts";
 import { compressors } from "../lib/config/schema.ts";
 import { loadConfig } from "../lib/config/store.ts";
 import { shellLine } from "../lib/venv-install.ts";
@@ -28,6 +28,7 @@ export default command({
       type: "positional",
       valueHint: "NAME",
       description: "An environment in apptainer.venv_base (default: choose one on the terminal)",
+      values: "base-venvs",
     },
     force: { type: "boolean", description: "Build again though the image is there" },
     "dry-run": { type: "boolean", alias: "n", description: "Show the definition file and the command, build nothing" },
@@ -86,10 +87,18 @@ function processorsOf(text: string | undefined): number | undefined {
   });
 }
 
+/** How many warnings are shown, of which there can be one for each file. */
+const mostShown = 10;
+
 function eventTeller(quiet: boolean): (event: ImageBuildEvent) => void {
   const packing = venvProgress(quiet, "pack");
+  let warnings = 0;
   return (event) => {
+    if (event.type === "warning" && ++warnings > mostShown) return;
     if (event.type !== "building") return packing(event);
+    const others = warnings - mostShown;
+    if (others > 0)
+      packing({ type: "warning", name: event.name, message: `and ${plural(others, "other warning")} (all: --json)` });
     packing({
       type: "result",
       result: { name: event.name, text: `${event.name}: packed; building in ${event.workDir}` },

@@ -20,6 +20,7 @@ export default command({
       type: "positional",
       valueHint: "VENV_NAME",
       description: "An environment in apptainer.venv_base (default: all)",
+      values: "base-venvs",
     },
     "dry-run": { type: "boolean", alias: "n", description: "Say what would be changed, touch nothing" },
   },

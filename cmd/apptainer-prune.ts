@@ -35,7 +35,7 @@ export default command({
       valueHint: "NAME",
       description: "An image, or an environment in apptainer.venv_base",
       inputAliases: ["venv_name"],
-      values: "images",
+      values: "prunable",
     },
     mode: {
       type: "enum",
@@ -138,7 +138,7 @@ function note({ kind, linkTo, isRest, size }: PruneTarget): string {
 function tellResult({ name, mode, status, warnings, errors, near }: PruneResult): void {
   const shown = display(bytesOf(name));
   if (status === "aborted") say("nothing deleted\n");
-  if (status === "pruned") say(`${shown}: ${paint("green", "pruned")}\n`);
+  if (status === "pruned" && errors.length === 0) say(`${shown}: ${paint("green", "pruned")}\n`);
   if (status === "nothing-to-prune") {
     const what = { both: "environment or image", venv: "environment", sif: "image" }[mode];
     const meant = near === undefined ? "" : `; did you mean ${display(bytesOf(near))}?`;

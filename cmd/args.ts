@@ -6,7 +6,17 @@
 import { EfError } from "../lib/base/errors.ts";
 
 /** What values a flag takes, for completions. */
-export type ValueKind = "vars" | "file" | "dir" | "config-keys" | "commands" | "saved-venvs" | "live-venvs" | "images";
+export type ValueKind =
+  | "vars"
+  | "file"
+  | "dir"
+  | "config-keys"
+  | "commands"
+  | "saved-venvs"
+  | "live-venvs"
+  | "base-venvs"
+  | "images"
+  | "prunable";
 
 interface Base {
   description: string;
@@ -73,7 +83,7 @@ export interface CommandSpec<A extends Args = Args> {
   name: string;
   description: string;
   args: A;
-  /** What follows `--`, for the usage line. */
+  /** What follows `--`, for the usage line: `CMD …` is a command line, others are arguments, files among them. */
   rest?: string;
   /** Command lines and what they do. */
   examples?: readonly (readonly [string, string])[];

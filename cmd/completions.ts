@@ -53,13 +53,13 @@ export async function completionTable(commands: Commands): Promise<CompletionCom
     places: Object.values(spec.args).flatMap((arg) =>
       arg.type === "positional" ? [{ hint: arg.valueHint, description: arg.description, from: sourceOf(arg) }] : [],
     ),
-    rest: spec.rest !== undefined,
+    rest: spec.rest?.startsWith("CMD") ? "command" : spec.rest ? "files" : undefined,
   });
   const group = (name: string): CompletionCommand => {
     const description = subcommands(commands, name).join(", ");
-    return { name, description, flags: flagsOf(globals), places: [], rest: false };
+    return { name, description, flags: flagsOf(globals), places: [], rest: undefined };
   };
-  const root = { name: "", description: "", flags: flagsOf(rootArgs), places: [], rest: false };
+  const root = { name: "", description: "", flags: flagsOf(rootArgs), places: [], rest: undefined };
   const table = new Map<string, CompletionCommand>([["", root]]);
   for (const spec of specs) {
     const [first = ""] = spec.name.split(" ");

@@ -41,6 +41,20 @@ const sources: Record<Exclude<ValueKind, "file" | "dir">, (commands: Commands) =
     const { listLive } = await import("../lib/envs/live.ts");
     return listLive(process.env).map(({ name }) => name);
   },
+  "base-venvs": async () => {
+    const [{ environments }, { checkConfig }] = await Promise.all([
+      import("../lib/apptainer-prune.ts"),
+      import("../lib/config/store.ts"),
+    ]);
+    return environments(checkConfig(config(), configPath()), process.env);
+  },
+  prunable: async () => {
+    const [{ prunable }, { checkConfig }] = await Promise.all([
+      import("../lib/apptainer-prune.ts"),
+      import("../lib/config/store.ts"),
+    ]);
+    return prunable(checkConfig(config(), configPath()), process.env);
+  },
   images: async () => Object.keys(table(table(config().apptainer).images)),
   commands: async (commands) => namesOf(commands).map((name) => name.replaceAll(" ", ".")),
 };

@@ -1,16 +1,16 @@
 /** `ef apptainer build`: an environment frozen into an image. */
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, renameSync, statSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, statSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { EfError, reasonOf, writeError } from "./base/errors.ts";
-import { removeIfThere, tempBeside, writeAtomic } from "./base/files.ts";
+import { tempBeside, writeAtomic } from "./base/files.ts";
 import { type Env, expandPath, present } from "./base/paths.ts";
 import { version } from "./base/version.ts";
-import type { Config, RawConfig } from "./config/schema.ts";
+import type { Config } from "./config/schema.ts";
 import { configPath } from "./config/store.ts";
 import { buildArgv, findApptainer, takesSquashArgs } from "./drivers/apptainer.ts";
 import { describeHolder, lock } from "./engine/lock.ts";
-import { removeParts } from "./engine/temp.ts";
+import { removeParts, removeTree } from "./engine/temp.ts";
 import { findEnvironment, lockFileOf, nameOf, venvBase } from "./envs/base.ts";
 import type { OnVenvEvent } from "./envs/events.ts";
 import { readPyvenvCfg } from "./envs/interpreter.ts";
@@ -18,11 +18,12 @@ import { needsOf, packagesOf } from "./envs/packages.ts";
 import { type BaseImage, baseImage } from "./images/base-image.ts";
 import { assertUsable, type Compressor, isFakeroot, squashArgs, usableArgs } from "./images/build-args.ts";
 import { assertContainerPath } from "./images/container-path.ts";
-import { definition } from "./images/definition.ts";
+import { definition, packagesSumIn } from "./images/definition.ts";
 import { buildEnv, type Making, make, named, names, pythonsOf, tryImage } from "./images/making.ts";
 import { packEnvironment } from "./images/packing.ts";
 import { fakerootProblem } from "./images/privileges.ts";
-import { type Image, imageOf, packagesSum } from "./images/store.ts";
+import { withRecord } from "./images/records.ts";
+import { assertAlone, type BuiltRecord, type Image, imageOf, packagesSum } from "./images/store.ts";
 import { assertRoom, workDirs, workIn } from "./images/workspace.ts";
 import { updateConfig } from "./settings.ts";
 
@@ -88,7 +89,7 @@ export async function apptainerBuild(
   const { image } = job;
   const isThere = () => existingImage(image.sif) && !force;
   if (isThere() && !options.dryRun) return skipped(job);
-  await warnOfArgs(job);
+  await warnBefore(job);
   if (options.dryRun) return resultOf(job, "dry-run");
   const apptainer = await findApptainer(env, signal);
   makeStore(dirname(image.sif));
@@ -115,6 +116,8 @@ interface Job {
   pythonVersion: string;
   packages: string[];
   needsGlibc: string | undefined;
+  /** Does its Python see the packages of the base Python? */
+  sharesPackages: boolean;
   base: BaseImage;
   containerPath: string;
   buildArgs: string[];
@@ -130,9 +133,15 @@ function jobOf(config: Config, name: string, options: ApptainerBuildOptions, env
   const settings = config.apptainer;
   const own = config.ef?.apptainer;
   const image = imageOf(config, env, name);
+  assertAlone(config, image);
   const base = venvBase(undefined, config, env);
   const venvPath = join(base, nameOf(base, findEnvironment(base, image.venvName)));
-  const { version: pythonVersion } = readPyvenvCfg(venvPath);
+  const { version: pythonVersion, entries } = readPyvenvCfg(venvPath);
+  if (pythonVersion === "")
+    throw new EfError(
+      "NOT_RUNNABLE",
+      `Cannot tell for which Python ${venvPath} was made: its pyvenv.cfg has no version`,
+    );
   const containerPath = settings?.container_venv_path ?? "/opt/venv";
   assertContainerPath(containerPath, "apptainer.container_venv_path");
   const from = baseImage(settings?.base_image ?? "", pythonVersion, env, existsSync);
@@ -149,11 +158,12 @@ function jobOf(config: Config, name: string, options: ApptainerBuildOptions, env
     ...{ config, options, env, image, venvBase: base, venvPath, pythonVersion, containerPath, base: from },
     packages: packagesOf(venvPath),
     needsGlibc: needsOf(venvPath).glibc,
+    sharesPackages: entries.get("include-system-site-packages")?.toLowerCase() === "true",
     buildArgs: args,
     compressor: options.compressor ?? own?.compressor,
     processors: options.processors ?? own?.processors ?? availableParallelism(),
     workDirs: workDirs(options.tmpdir ?? own?.tmpdir, env, dirname(image.sif)),
-    cacheDir: cacheDir && expandPath(cacheDir, env, "ef.apptainer.cachedir"),
+    cacheDir: cacheDir && resolve(expandPath(cacheDir, env, "ef.apptainer.cachedir")),
     warnings: [],
   };
   return job;
@@ -161,14 +171,16 @@ function jobOf(config: Config, name: string, options: ApptainerBuildOptions, env
 
 const userId = () => process.geteuid?.() ?? 0;
 
-/** What of the configuration cannot work on this node. */
-async function warnOfArgs(job: Job): Promise<void> {
+/** What may not be as expected: on this node, or in the image. */
+async function warnBefore(job: Job): Promise<void> {
   const asked = job.config.apptainer?.build_args ?? [];
   const warn = warner(job);
+  if (job.sharesPackages)
+    warn("it was made with --system-site-packages: packages of the Python of this machine are not in the image");
   const { note } = usableArgs(asked, userId());
   if (note !== undefined) warn(note);
-  const problem = asked.some(isFakeroot) ? await fakerootProblem() : undefined;
-  if (problem !== undefined) warn(`it may fail: ${problem}`);
+  const problem = asked.some(isFakeroot) ? await fakerootProblem(job.base.bootstrap === "localimage") : undefined;
+  if (problem !== undefined) warn(`the build may fail: ${problem}`);
 }
 
 const warner =
@@ -180,12 +192,20 @@ const warner =
 
 /** @throws {EfError} EXISTS where there is something that is no image */
 function existingImage(sif: string): boolean {
-  if (!present(sif)) return false;
+  if (!isThere(sif)) return false;
   if (statSync(sif, { throwIfNoEntry: false })?.isDirectory() !== true) return true;
   throw new EfError("EXISTS", `Cannot build ${sif}: there is a directory of that name`, {
     hint: "move it away, or choose another apptainer.sif_store",
     path: sif,
   });
+}
+
+function isThere(sif: string): boolean {
+  try {
+    return present(sif);
+  } catch (error) {
+    throw writeError("Cannot look for the image", sif, error);
+  }
 }
 
 function makeStore(dir: string): void {
@@ -199,9 +219,15 @@ function makeStore(dir: string): void {
 /** The image is there, and stays. One that was built and not recorded is recorded now. */
 async function skipped(job: Job): Promise<ImageBuilt> {
   const { image, packages } = job;
-  if (!image.built) await record(job);
-  const sum = image.built?.packagesSha256;
+  const { at, packagesSha256: sum } = image.built ?? asBuilt(image);
+  if (!image.built) await record(job, at, sum);
   return { ...resultOf(job, "skipped"), isOutdated: sum !== undefined && sum !== packagesSum(packages) };
+}
+
+/** What the files tell of a build that nobody recorded: its environment may have changed since. */
+function asBuilt({ sif, definition }: Image): Pick<BuiltRecord, "at" | "packagesSha256"> {
+  const text = present(definition) ? readFileSync(definition, "utf8") : "";
+  return { at: statSync(sif).mtimeMs / 1000, packagesSha256: packagesSumIn(text) };
 }
 
 function resultOf(job: Job, status: ImageBuilt["status"]): ImageBuilt {
@@ -266,10 +292,10 @@ async function build(making: Making, job: Job): Promise<ImageBuilt> {
     renameSync(made, image.sif);
     writeAtomic(image.definition, text);
   } catch (error) {
-    removeIfThere(made);
+    removeTree(made);
     throw writeError(`Cannot put the image at ${image.sif}`, image.sif, error);
   }
-  await record(job);
+  await record(job, Date.now() / 1000, packagesSum(job.packages));
   const tarPath = join(work.path, names.archive);
   const command = buildArgv(making.apptainer, args, image.sif, names.definition);
   return { ...resultOf(job, "built"), definition: text, buildArgs: args, tarPath, command };
@@ -351,22 +377,16 @@ function flush(path: string): void {
 }
 
 /** @throws {EfError} CONFIG_NOT_SAVED and the like: the image is there all the same */
-async function record({ image, pythonVersion, packages, env }: Job): Promise<void> {
+async function record({ image, pythonVersion, env }: Job, at: number, sum: string | undefined): Promise<void> {
   try {
-    await updateConfig(configPath(env), (raw) => {
-      const section = (raw.apptainer ?? {}) as RawConfig;
-      const images = (section.images ?? {}) as Record<string, RawConfig>;
-      const entry = {
-        enabled: true,
-        ...(Object.hasOwn(images, image.name) ? images[image.name] : {}),
-        venv_name: image.venvName,
-        python_version: pythonVersion,
-        sif_filename: basename(image.sif),
-        built_at: Date.now() / 1000,
-        packages_sha256: packagesSum(packages),
-      };
-      return { ...raw, apptainer: { ...section, images: { ...images, [image.name]: entry } } };
-    });
+    const built = {
+      venv_name: image.venvName,
+      python_version: pythonVersion,
+      sif_filename: basename(image.sif),
+      built_at: at,
+    };
+    const own = sum === undefined ? {} : { packages_sha256: sum };
+    await updateConfig(configPath(env), (raw) => withRecord(raw, image.name, built, own));
   } catch (error) {
     const why = error instanceof Error ? error.message : reasonOf(error);
     throw new EfError("CONFIG_NOT_SAVED", `The image ${image.sif} is built, and not in the configuration yet: ${why}`, {

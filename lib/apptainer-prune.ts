@@ -34,6 +34,7 @@ import {
   type Target,
   tempPrefixOf,
 } from "./images/prune-targets.ts";
+import { withoutRecord } from "./images/records.ts";
 import { updateConfig } from "./settings.ts";
 
 export { type PruneMode, pruneModes } from "./images/prune-targets.ts";
@@ -124,8 +125,7 @@ export async function apptainerPrune(config: Config, options: PruneOptions): Pro
   };
   for (const target of now.targets) {
     signal?.throwIfAborted();
-    await remove(target, job);
-    tell(target);
+    if (await remove(target, job)) tell(target);
   }
   removeBegun(now);
   if (now.hasRecord) await forget(configFile, name);
@@ -165,7 +165,8 @@ export function prunable(config: Config, env: Env = process.env): string[] {
   return [...images, ...environments(config, env).filter((name) => !images.includes(name))];
 }
 
-function environments(config: Config, env: Env): string[] {
+/** The names of those in `apptainer.venv_base`; none where it cannot be read. */
+export function environments(config: Config, env: Env = process.env): string[] {
   try {
     const names = config.apptainer?.venv_base ? environmentsIn(venvBase(undefined, config, env)) : [];
     return names.map((name) => Buffer.from(name, "latin1").toString("utf8")).filter((name) => !name.includes("\uFFFD"));
@@ -222,14 +223,16 @@ function assertSame(asked: Subject, now: Subject): void {
   });
 }
 
-async function remove(target: Target, job: Job): Promise<void> {
+/** @returns is it gone, as far as anybody can see? */
+async function remove(target: Target, job: Job): Promise<boolean> {
   const { path } = target;
   try {
-    if (target.kind === "venv" && target.linkTo === undefined) await removeEnvironment(target, job);
-    else unlinkSync(path);
+    if (target.kind === "venv" && target.linkTo === undefined) return await removeEnvironment(target, job);
+    unlinkSync(path);
+    return true;
   } catch (error) {
     job.signal?.throwIfAborted();
-    if (errnoOf(error) === "ENOENT") return;
+    if (errnoOf(error) === "ENOENT") return true;
     const before = job.done.map((each) => shown(each.path)).join(", ") || "nothing";
     const cause = writeError(`Cannot delete ${shown(path)}`, path, error);
     const why = cause instanceof EfError ? cause.message : `Cannot delete ${shown(path)}: ${reasonOf(error)}`;
@@ -242,7 +245,7 @@ async function remove(target: Target, job: Job): Promise<void> {
 }
 
 /** Out of sight first, in one step; then everything in it, many at once. */
-async function removeEnvironment({ path, isRest }: Target, job: Job): Promise<void> {
+async function removeEnvironment({ path, isRest }: Target, job: Job): Promise<boolean> {
   const prefix = tempPrefixOf(dirname(path), job.venvName);
   const temp = isRest ? path : `${prefix}${hostname()}-${process.pid}-${randomId()}`;
   if (!isRest) renameSync(path, temp);
@@ -254,30 +257,22 @@ async function removeEnvironment({ path, isRest }: Target, job: Job): Promise<vo
     { storage, workers: "auto", signal: job.signal },
   );
   if (present(temp)) removeTree(temp); // also what is in directories that may not be read
-  if (!present(temp)) return;
+  if (!present(temp)) return true;
   const why = failed[0] ?? kept[0] ?? "something in it came back";
   job.errors.push(
-    `${shown(path)} is deleted, but not all of it is gone: ${why}; run it again to remove ${shown(temp)}`,
+    isRest
+      ? `Cannot delete ${shown(path)}, which an interrupted prune left: ${why}`
+      : `${shown(path)} is deleted, but not all of it is gone: ${why}; run it again to remove ${shown(temp)}`,
   );
+  return !isRest;
 }
 
 /** What killed runs had begun to write beside the image. */
 function removeBegun({ targets }: Subject): void {
-  for (const { kind, path } of targets) {
-    if (kind === "venv") continue;
-    try {
-      removeParts([path]);
-    } catch {
-      // the directory has gone, and they with it
-    }
-  }
+  for (const { kind, path } of targets) if (kind !== "venv") removeParts([path]);
 }
 
 /** Remove the record, and leave whatever else was written meanwhile. */
 async function forget(configFile: string, name: string): Promise<void> {
-  await updateConfig(configFile, (raw) => {
-    const apptainer = raw.apptainer as { images?: Record<string, unknown> } | undefined;
-    const images = Object.entries(apptainer?.images ?? {}).filter(([key]) => key !== name);
-    return { ...raw, apptainer: { ...apptainer, images: Object.fromEntries(images) } };
-  });
+  await updateConfig(configFile, (raw) => withoutRecord(raw, name));
 }

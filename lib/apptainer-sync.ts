@@ -74,6 +74,7 @@ export async function apptainerSync(asked: Config, options: ApptainerSyncOptions
     onEvent?.(event);
   };
   signal?.throwIfAborted();
+  if (!config.apptainer) throw notConfigured();
   const tasks = images.map((image) => ({ image, scratch: onScratch(config, env, image) }));
   const [first] = tasks;
   if (!first) return { results: [], errors: [], warnings };
@@ -95,6 +96,11 @@ export async function apptainerSync(asked: Config, options: ApptainerSyncOptions
     warnings,
   };
 }
+
+const notConfigured = () =>
+  new EfError("CONFIG_INVALID", "Cannot tell which images to copy: there is no section apptainer", {
+    hint: "make one with: ef apptainer init",
+  });
 
 const chosen = (config: Config, env: Env, only: readonly string[] = []): Image[] =>
   only.length > 0

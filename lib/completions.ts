@@ -37,8 +37,8 @@ export interface CompletionCommand {
   description: string;
   flags: readonly CompletionFlag[];
   places: readonly CompletionPlace[];
-  /** Does a command line follow `--`? */
-  rest: boolean;
+  /** What follows `--`: a command line, files; undefined for nothing. */
+  rest: "command" | "files" | undefined;
 }
 
 /**
@@ -129,7 +129,8 @@ function bashScript(table: readonly CompletionCommand[]): string {
     const flags = own(command, everywhere).flatMap(spellings);
     return `    ${q(command.name)}) subs=${q(subs.join(" "))} flags=${q(flags.join(" "))} ;;`;
   });
-  const rests = table.filter(({ rest }) => rest).map(({ name }) => q(name));
+  const rests = (kind: CompletionCommand["rest"]) =>
+    alternatives(table.flatMap(({ name, rest }) => (rest === kind ? [q(name)] : []))) || '"-"';
   return `\
 # ef for bash, made by: ef completions bash
 
@@ -205,7 +206,8 @@ _ef() {
   esac
   if [[ $place == --* ]]; then
     case $cmd in
-      ${rests.length > 0 ? alternatives(rests) : '"-"'})
+      ${rests("files")}) compopt -o default -o bashdefault 2>/dev/null || : ;;
+      ${rests("command")})
         compopt -o default -o bashdefault 2>/dev/null || :
         if [[ $place == -- && $cur != */* ]]; then
           while IFS= read -r word; do __ef_offer "$word"; done <<< "$(compgen -c -- "$cur")"
@@ -263,7 +265,7 @@ function zshScript(table: readonly CompletionCommand[]): string {
     const list = subs.map(({ name, description }) => quote("zsh", `${lastWord(name)}:${description}`));
     const more = subs.length > 0 ? ["'(-): :->command'", "'(-)*:: :->rest'"] : [];
     return `    ${quote("zsh", command.name)})
-${subs.length > 0 ? `      subs=(${list.join(" ")})\n` : ""}${command.rest ? zshRest : ""}\
+${subs.length > 0 ? `      subs=(${list.join(" ")})\n` : ""}${command.rest ? zshRest(command.rest) : ""}\
       _arguments -C -s -S "$shared[@]" ${[...specs, ...more].join(" ")} && ret=0 ;;`;
   });
   return `\
@@ -312,12 +314,12 @@ fi
 `;
 }
 
-/** After \`--\` the words are another command line. */
-const zshRest = `\
+/** After `--` the words are another command line, or files. */
+const zshRest = (kind: "command" | "files") => `\
       if (( \${words[(i)--]} < CURRENT )); then
         CURRENT=$(( CURRENT - \${words[(i)--]} ))
         shift "\${words[(i)--]}" words
-        _normal
+        ${kind === "command" ? "_normal" : "_files"}
         return
       fi
 `;
@@ -350,7 +352,7 @@ function fishScript(table: readonly CompletionCommand[]): string {
     ),
     ...own(command, everywhere).map((flag) => `${at(command.name)} ${flagText(flag)}`),
     ...command.places.map(({ from }, i) => `${at(command.name, String(i + 1))} ${fishValue(from)};`),
-    ...(command.rest ? [`${at(command.name, "--")} -x -a '(__ef_rest)';`] : []),
+    ...(command.rest ? [`${at(command.name, "--")} ${command.rest === "files" ? "-F" : "-x -a '(__ef_rest)'"};`] : []),
   ]);
   return `\
 : '# ef for fish, made by: ef completions fish';

@@ -24,6 +24,7 @@ import { type Env, expandPath, realPath, variablesIn } from "./base/paths.ts";
 import { bareSchema, Config, pathStart, pathStartText, type RawConfig, unknownKeys } from "./config/schema.ts";
 import { checkConfig, configVersion, describeIssue, parseRaw, readRaw, writeConfig } from "./config/store.ts";
 import { lock } from "./engine/lock.ts";
+import { removeParts } from "./engine/temp.ts";
 
 /** How long a change waits for another one, in seconds; each takes milliseconds. */
 const lockTimeoutS = 60;
@@ -148,7 +149,7 @@ async function lockConfig(path: string): Promise<AsyncDisposable> {
       cause: error,
     });
   }
-  return lock(`${real}.lock`, { timeoutS: lockTimeoutS }).catch((error) => {
+  const held = await lock(`${real}.lock`, { timeoutS: lockTimeoutS }).catch((error) => {
     if (!(error instanceof EfError)) throw error;
     if (error.code === "LOCK_FAILED") {
       const hint = error.hint ?? `check the owner and mode of ${real}.lock and its directory, or use --config FILE`;
@@ -158,6 +159,8 @@ async function lockConfig(path: string): Promise<AsyncDisposable> {
     const hint = "another ef is changing the configuration; try again when it has ended";
     throw new EfError("LOCK_TIMEOUT", error.message, { hint, path, cause: error });
   });
+  removeParts([real]); // of runs that were killed while they saved it
+  return held;
 }
 
 type Tree = Record<string, unknown>;

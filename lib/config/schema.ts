@@ -82,7 +82,6 @@ const image = () =>
     sif_filename: text("File name in sif_store"),
     built_at: v.optional(v.pipe(v.number(), v.description("Unix time of the last build, in seconds")), 0),
     enabled: v.optional(flag("Take part in `ef apptainer sync`"), true),
-    packages_sha256: v.optional(v.pipe(v.string(), v.description("Of the list of its packages; ef's own"))),
   });
 
 const apptainer = () =>
@@ -149,7 +148,11 @@ const building = () =>
     compressor: v.optional(v.pipe(v.picklist(compressors), v.description("Of images; Apptainer's own choice is gzip"))),
     processors: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.description("Of a build, at most"))),
     compile: v.optional(flag("Put byte code of all modules into images")),
+    images: v.optional(recordOf(v.string(), imageExtension())),
   });
+
+const imageExtension = () =>
+  object({ packages_sha256: v.optional(v.pipe(v.string(), v.description("Of the list of packages it was built of"))) });
 
 const extension = () =>
   object({

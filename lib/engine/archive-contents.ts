@@ -23,6 +23,8 @@ export class Changed extends Error {}
 /** How far to read ahead: files, and their bytes. */
 const aheadFiles = 256;
 const aheadBytes = 64 << 20;
+/** Most files are smaller. */
+const pooledBytes = 64 << 10;
 /** A larger file is not read ahead. */
 const mostBytes = 16 << 20;
 
@@ -32,6 +34,8 @@ export class Contents {
   readonly #flight = new Flight();
   /** Read ahead, by place in the list. */
   readonly #ready = new Map<number, Promise<Buffer> | Buffer>();
+  /** Of files that were taken, each of {@link pooledBytes}. */
+  readonly #spare: ArrayBuffer[] = [];
   #next = 0;
   #held = 0;
   #isOver = false;
@@ -81,8 +85,19 @@ export class Contents {
     }
   }
 
+  /** What {@link Contents.take} gave is not needed any more: filling it again costs less than new memory. */
+  free(whole: Buffer): void {
+    if (whole.byteLength <= pooledBytes) this.#spare.push(whole.buffer as ArrayBuffer);
+  }
+
+  #memory(bytes: number): Buffer {
+    if (bytes > pooledBytes) return Buffer.allocUnsafeSlow(bytes);
+    const memory = this.#spare.pop() ?? Buffer.allocUnsafeSlow(pooledBytes).buffer;
+    return Buffer.from(memory, 0, bytes);
+  }
+
   *#whole(file: Seen): Steps<Buffer> {
-    const into = Buffer.allocUnsafe(file.size);
+    const into = this.#memory(file.size);
     const open = yield* this.open(file);
     try {
       for (let at = 0; at < into.length; ) at += yield* open.read(into, at, into.length - at);

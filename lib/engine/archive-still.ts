@@ -15,9 +15,13 @@ export interface StillOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** What Python compiles as it imports: it is made anew from the modules, and read only where it fits them. */
+const compiled = "__pycache__";
+
 /**
  * One lstat(2) for each directory; one that changed is looked at closely, as what was put in or taken out may be of what the
- * scan left out. A file that is rewritten in place shows in no directory: whoever reads it finds that.
+ * scan left out, or what a Python in use compiles. A file that is rewritten in place shows in no directory: whoever reads it
+ * finds that.
  *
  * @param root absolute
  * @returns what changed first, relative; undefined where nothing did
@@ -44,6 +48,7 @@ export async function firstChange(
   }
 
   function* changeIn(dir: number, path: ByteString): Steps<ByteString | undefined> {
+    if (tree.name(dir) === compiled) return undefined;
     const below = (name: ByteString) => (path === "" ? name : `${path}/${name}`);
     const [from, to] = tree.children(dir);
     const before = new Map<ByteString, number>();
@@ -51,7 +56,7 @@ export async function firstChange(
     for (const name of yield* get(storage.list(full(path)))) {
       const row = before.get(name);
       before.delete(name);
-      if (row === undefined && isTemp(name)) continue;
+      if (row === undefined && (isTemp(name) || name === compiled)) continue;
       const look = lookOf(yield* get(storage.lstat(full(below(name)))));
       const isDirectory = (look.mode & 0o170000) === 0o040000;
       if (row === undefined && exclude?.(below(name), isDirectory)) continue;

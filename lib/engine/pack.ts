@@ -15,7 +15,7 @@ import { Changed, Contents, type Seen } from "./archive-contents.ts";
 import { FileHash } from "./archive-hash.ts";
 import { entryOf, type List, listOf, type OutsideLink } from "./archive-list.ts";
 import { NotWritten, Output } from "./archive-output.ts";
-import { Search } from "./archive-search.ts";
+import { holds, Search } from "./archive-search.ts";
 import { firstChange } from "./archive-still.ts";
 import { sidesOf } from "./builtin.ts";
 import { Gauge } from "./gauge.ts";
@@ -44,13 +44,22 @@ export interface PackOptions {
   onOutsideLink?: OutsideLink | undefined;
   /** Byte strings to look for in all contents. */
   find?: readonly Uint8Array[] | undefined;
+  /** Which contents are to be kept until the end; files of more than 1 MiB are not asked for. */
+  keep?: ((path: ByteString) => boolean) | undefined;
   /**
-   * Called when all is written, with the files in which something was found. It gives other contents of files, by relative
-   * path: they are written once more, and that is what an unpacked archive has.
+   * Called when all is written. It gives other contents of files, by relative path: they are written once more, and that is
+   * what an unpacked archive has.
    */
-  again?: ((mentions: readonly ByteString[]) => Promise<ReadonlyMap<ByteString, Uint8Array>>) | undefined;
+  again?: ((read: Read) => Promise<ReadonlyMap<ByteString, Uint8Array>>) | undefined;
   signal?: AbortSignal | undefined;
   onProgress?: ((progress: PackProgress) => void) | undefined;
+}
+
+/** What the contents were. */
+export interface Read {
+  /** Files in which something was found, each name of one with several. */
+  mentions: ByteString[];
+  kept: ReadonlyMap<ByteString, Uint8Array>;
 }
 
 /** What is in an archive. */
@@ -149,8 +158,8 @@ async function packTo(
       onPiece?.();
     });
     const needles = find?.filter(({ length }) => length > 0) ?? [];
-    const mentions = await writeEntries({ tree, list, root, storage, output, needles }, options);
-    const more = await again?.(mentions);
+    const read = await writeEntries({ tree, list, root, storage, output, needles }, options);
+    const more = await again?.(read);
     const changed = await firstChange(tree, bytesOf(root), { storage, exclude, signal });
     if (changed !== undefined) throw changedError(root, changed);
     if (more) await writeAgain(tree, more, output);
@@ -216,12 +225,13 @@ interface Work {
 
 /** Milliseconds between two reports of progress. */
 const tellEveryMs = 50;
+/** Of one file, in bytes. */
+const mostKept = 1 << 20;
 
-/** @returns files in which something was found */
 async function writeEntries(
   { tree, list, root, storage, output, needles }: Work,
-  { onProgress }: PackOptions,
-): Promise<ByteString[]> {
+  { onProgress, keep }: PackOptions,
+): Promise<Read> {
   const top = bytesOf(root);
   const withContents = list.entries.filter(
     ({ row, first, followed }) => followed || (tree.kind(row) === "file" && first === row && (tree.size[row] ?? 0) > 0),
@@ -238,6 +248,9 @@ async function writeEntries(
   );
   const contents = new Contents(storage, files);
   const mentions: ByteString[] = [];
+  const kept = new Map<ByteString, Uint8Array>();
+  /** Rows of their files; other names of a file come after it. */
+  const found = new Set<number>();
   const progress = { bytes: 0, files: 0, totalBytes: list.contentBytes, totalFiles: list.files };
   let told = 0;
   let next = 0;
@@ -248,16 +261,24 @@ async function writeEntries(
       await output.add(encodeHeader(entry));
       if (planned === withContents[next]) {
         const search = needles.length > 0 ? new Search(needles) : undefined;
+        const parts: Buffer[] | undefined = entry.size <= mostKept && keep?.(entry.path) ? [] : undefined;
+        const see = (part: Buffer) => {
+          if (search && part.length === entry.size) search.found = holds(part, needles);
+          else search?.in(part);
+          parts?.push(Buffer.from(part));
+        };
         try {
-          await bring(contents, next, files[next] as Seen, output, search);
+          await bring(contents, next, files[next] as Seen, output, see);
         } catch (error) {
           if (error instanceof Changed) throw changedError(root, entry.path);
           throw error instanceof NotWritten ? error : readError(root, entry.path, error);
         }
-        if (search?.found) mentions.push(entry.path);
-        await output.add(Buffer.alloc(paddingOf(entry.size)));
+        if (search?.found) found.add(planned.row);
+        if (parts) kept.set(entry.path, Buffer.concat(parts));
+        await output.add(padding(entry.size));
         next++;
       }
+      if (found.has(planned.first)) mentions.push(entry.path);
       progress.bytes += entry.size;
       if (entry.type === "file" || entry.type === "hardlink") progress.files++;
       if (!onProgress || performance.now() - told < tellEveryMs) continue;
@@ -265,25 +286,35 @@ async function writeEntries(
       onProgress({ ...progress });
     }
     onProgress?.({ ...progress });
-    return mentions;
+    return { mentions, kept };
   } finally {
     await contents.landed();
   }
 }
 
+const zeros = Buffer.alloc(512);
+const padding = (bytes: number) => zeros.subarray(0, paddingOf(bytes));
+
 /** Contents of a file to the output, straight into its memory where they were not read ahead. */
-async function bring(contents: Contents, i: number, file: Seen, output: Output, search?: Search): Promise<void> {
+async function bring(
+  contents: Contents,
+  i: number,
+  file: Seen,
+  output: Output,
+  see: (part: Buffer) => void,
+): Promise<void> {
   const ahead = contents.take(i);
   if (ahead !== undefined) {
     const whole = await ahead;
-    search?.in(whole);
-    return output.add(whole);
+    see(whole);
+    await output.add(whole);
+    return contents.free(whole);
   }
   const open = await walk(contents.open(file));
   try {
     for (let left = file.size; left > 0; ) {
       const read = await walk(open.read(output.memory, output.at, Math.min(left, output.room)));
-      search?.in(output.memory.subarray(output.at, output.at + read));
+      see(output.memory.subarray(output.at, output.at + read));
       left -= read;
       await output.wrote(read);
     }
@@ -300,6 +331,6 @@ async function writeAgain(tree: Tree, files: ReadonlyMap<ByteString, Uint8Array>
     if (entry?.type !== "file") continue;
     await output.add(encodeHeader({ ...entry, size: bytes.length }));
     await output.add(Buffer.from(bytes));
-    await output.add(Buffer.alloc(paddingOf(bytes.length)));
+    await output.add(padding(bytes.length));
   }
 }

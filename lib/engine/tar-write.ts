@@ -274,6 +274,7 @@ export class TreeWriter {
     if (typeof origin !== "string") throw new Malformed("is a hard link to what is no file before it");
     this.#nodes.set(path, origin);
     this.#hardLinks.push({ path, origin });
+    if (this.mentions.includes(origin)) this.mentions.push(path);
   }
 
   /**

@@ -80,7 +80,11 @@ export function removeLeftovers(prefix: string, written: readonly string[] = [])
  */
 export function removeParts(files: readonly [string, ...string[]]): void {
   const dir = dirname(files[0]);
-  readdirSync(dir).forEach(partRemover(dir, files));
+  try {
+    readdirSync(dir).forEach(partRemover(dir, files));
+  } catch {
+    // one that may not be read keeps them
+  }
 }
 
 /** The temporary directories of this prefix that killed runs left. Call it with the lock held, or only to look. */

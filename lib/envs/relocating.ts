@@ -171,6 +171,13 @@ function knownFiles(root: ByteString): ByteString[] {
   ];
 }
 
+/** Does relocation look at a file of this name, whatever is in it: those that environments are known to have, and RECORD? */
+export const isRelocated = (path: ByteString): boolean =>
+  /^(?:pyvenv\.cfg|bin\/[^/]+|share\/jupyter\/kernels\/[^/]+\/kernel\.json)$/.test(path) ||
+  /^lib\/[^/]+\/site-packages\/(?:[^/]+\.(?:pth|egg-link)|__editable__[^/]*\.py|[^/]+\.dist-info\/(?:RECORD|direct_url\.json))$/.test(
+    path,
+  );
+
 /** Scripts are small: a large program is read only if it is known to name an old place. */
 const isSmall = (path: ByteString): boolean => {
   const stat = lstatSync(osPath(path), { throwIfNoEntry: false });

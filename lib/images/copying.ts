@@ -7,7 +7,7 @@
  */
 import { basename, dirname } from "node:path";
 import { type ByteString, bytesOf } from "../base/bytes.ts";
-import { EfError, reasonOf, writeError } from "../base/errors.ts";
+import { EfError, errnoOf, reasonOf, writeError } from "../base/errors.ts";
 import { present, realPath } from "../base/paths.ts";
 import { walk } from "../base/steps.ts";
 import { mark, span } from "../base/trace.ts";
@@ -326,10 +326,19 @@ function keepsChanging({ name, sif }: Image, scratch: ScratchImage): EfError {
 }
 
 function copyError({ sif }: Image, scratch: ScratchImage, error: unknown): unknown {
-  const known = writeError(`Cannot copy ${sif} to ${scratch.sif}`, scratch.sif, error);
-  if (known instanceof EfError) return known;
-  return new EfError("IO", `Cannot copy ${sif} to ${scratch.sif}: ${reasonOf(error)}`, {
+  const what = `Cannot copy ${sif} to ${scratch.sif}`;
+  const known = writeError(what, scratch.sif, error);
+  if (known instanceof EfError && known.hint !== undefined) return known;
+  return new EfError("IO", `${what}: ${reasonOf(error)}`, {
+    hint: hints[errnoOf(error) ?? ""],
     path: scratch.sif,
     cause: error,
   });
 }
+
+const mayNot = "may you write to that directory on this node?";
+const hints: Record<string, string> = {
+  ...{ EROFS: mayNot, EACCES: mayNot, EPERM: mayNot },
+  ENOENT: "something removes files there, as a purge does; run it again",
+  ESTALE: "something changed there on another node; run it again",
+};

@@ -23,6 +23,10 @@ export interface DefinitionInput {
   efVersion: string;
 }
 
+/** {@link DefinitionInput.packages} of a definition, its sum; undefined in one that is not ef's. */
+export const packagesSumIn = (text: string): string | undefined =>
+  /^ {4}ef\.packages\.sha256 ([0-9a-f]{64})$/m.exec(text)?.[1];
+
 /** Where the archive is while the image is built. */
 const staging = "/.ef";
 
@@ -71,7 +75,7 @@ function post({ containerPath, archive, pythonVersion, needsGlibc, compile, proc
   const minor = minorOf(pythonVersion);
   return `    set -eu +x
     venv=${shell(containerPath)}
-    if [ -e "$venv" ] && [ ! -f "$venv/pyvenv.cfg" ]; then
+    if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && [ ! -f "$venv/pyvenv.cfg" ]; then
         echo "ef: the base image has something else at $venv: choose another apptainer.container_venv_path" >&2
         exit 1
     fi
@@ -85,7 +89,7 @@ ${findPython(minor)}
     if command -v tar >/dev/null; then
         tar -xof ${staging}/${archive} -C "$venv"
     else
-        "$python" -m tarfile -e ${staging}/${archive} "$venv"
+        "$python" -c '${unpacking}' ${staging}/${archive} "$venv"
     fi
     rm -rf ${staging}
     # Root made it, and any user runs it.
@@ -101,6 +105,20 @@ ${compile ? compiling(processors) : ""}`;
 }
 
 /**
+ * Its version and its program. In the place of an environment's Python (a base image that begins its PATH with one) and of
+ * a script that starts it (a shim) there is the program itself: only that one looks for the environment beside its link.
+ */
+const asking =
+  'import sys; print("%d.%d:%s" % (sys.version_info[0], sys.version_info[1], getattr(sys, "_base_executable", "") or sys.executable))';
+
+/** As tar does it: Python 3.14 and later refuse absolute links, if not told otherwise. */
+const unpacking = `
+import sys, tarfile
+tarfile.TarFile.extraction_filter = staticmethod(lambda member, path: member)
+tarfile.open(sys.argv[1]).extractall(sys.argv[2])
+`;
+
+/**
  * Lines that set `python` to the Python of that version, empty if there is none, and `seen` to the versions that there
  * are. Also for looking into a base image before anything is built.
  */
@@ -109,19 +127,27 @@ export function findPython(minor: string): string {
     for dir in $(echo "$PATH" | tr : ' ') /usr/local/bin /usr/bin /opt/conda/bin /opt/python/bin; do
         for name in python${minor} python3 python; do
             [ -z "$python" ] && [ -x "$dir/$name" ] || continue
-            has=$("$dir/$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
-            if [ "$has" = ${minor} ]; then python=$dir/$name; fi
-            case "$seen " in *" $has "*) ;; *) seen="$seen $has" ;; esac
+            has=$("$dir/$name" -c '${asking}' 2>/dev/null) || continue
+            if [ "\${has%%:*}" = ${minor} ]; then
+                python=\${has#*:}
+                [ -x "$python" ] || python=$dir/$name
+            fi
+            case "$seen " in *" \${has%%:*} "*) ;; *) seen="$seen \${has%%:*}" ;; esac
         done
     done`;
 }
 
 /** Python, without a single quote in it. */
 const check = (needsGlibc: string | undefined): string => `
-import platform, re, sys
+import os, platform, re, sys, sysconfig
 venv, minor = sys.argv[1:]
-if "%d.%d" % sys.version_info[:2] != minor or sys.prefix != venv:
-    sys.exit("ef: %s is Python %s in %s" % (sys.executable, sys.version.split()[0], sys.prefix))
+if "%d.%d" % sys.version_info[:2] != minor:
+    sys.exit("ef: %s is Python %s instead of %s" % (sys.executable, sys.version.split()[0], minor))
+if sys.prefix != venv:
+    sys.exit("ef: %s of the base image does not start in an environment, it takes %s for its place; choose another apptainer.base_image" % (sys.executable, sys.prefix))
+packages = sysconfig.get_path("purelib")
+if not os.path.isdir(packages):
+    sys.exit("ef: the environment was made for another kind of Python: that of the base image looks for packages in %s; choose another apptainer.base_image" % packages)
 ${needsGlibc === undefined ? "" : glibcCheck(needsGlibc)}`;
 
 const glibcCheck = (needed: string): string => `

@@ -1,6 +1,6 @@
 /** One build, in a directory of its own: what is packed is described, built, tried. */
-import { existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { mkdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { EfError, writeError } from "../base/errors.ts";
 import { howEnded, lastLines, run } from "../base/exec.ts";
 import type { Env } from "../base/paths.ts";
@@ -71,26 +71,37 @@ export async function make(making: Making, workDir: string, text: string, args: 
     }),
   );
   if (code !== 0) throw await buildError(apptainer, `${stdout}${stderr}`, code, workDir, image);
-  if (!existsSync(image))
-    throw new EfError("TOOL_FAILED", `${apptainer.name} build said nothing, and made no image${lastLines(stderr)}`);
+  if (!statSync(image, { throwIfNoEntry: false })?.isFile())
+    throw new EfError(
+      "TOOL_FAILED",
+      `Cannot build the image: ${apptainer.name} ended without an error, and made none${lastLines(stderr)}`,
+    );
 }
 
+/** Not worth repeating: commands of %post (`+ tar …`), the progress and the counts of (un)squashfs, empty lines. */
+const isNoise = (line: string) =>
+  /^\+ |^\s*\[[=\\|/ -]*\]|^created \d|^\d+ inodes|^Parallel unsquashfs|Skipping mount|^: exit status|^\s*$/.test(line);
+
 async function buildError({ name }: Apptainer, output: string, code: number, workDir: string, image: string) {
-  // Each command of %post is shown before it runs: `+ tar …`.
-  const said = output.split("\n").filter((line) => !/^\+ /.test(line));
+  const said = output.split("\n").filter((line) => !isNoise(line));
   const own = said.find((line) => line.startsWith("ef: "))?.slice("ef: ".length);
   const isFull = /no space left on device|disk quota exceeded|Write failed because/i.test(output);
   if (own !== undefined) return new EfError("TOOL_FAILED", `Cannot build the image: ${own}`);
   if (isFull)
     return new EfError("NO_SPACE", `Cannot build the image: no space left${lastLines(said.join("\n"))}`, {
-      hint: `make room in ${workDir} (or build elsewhere: --tmpdir DIR), and where the image goes, ${image}`,
-      path: workDir,
+      hint: `make room in ${dirname(workDir)} (or build elsewhere: --tmpdir DIR), and where the image goes, ${dirname(image)}/`,
+      path: dirname(workDir),
     });
-  const problem = isFakerootFailure(output) ? await fakerootProblem() : undefined;
+  const problem = code === killed ? tooLarge : isFakerootFailure(output) ? await fakerootProblem(true) : undefined;
   return new EfError("TOOL_FAILED", `Cannot build the image: ${name} ${howEnded(code)}${lastLines(said.join("\n"))}`, {
     hint: problem ?? "what it was made from is shown by: ef apptainer build --dry-run",
   });
 }
+
+/** By SIGKILL. */
+const killed = 128 + 9;
+const tooLarge =
+  "something killed it, for lack of memory mostly: give the job more, or let fewer processors compress: --processors N";
 
 const anyCode = Array.from({ length: 256 }, (_, code) => code);
 

@@ -1,16 +1,17 @@
 /** An environment packed for an image: as tar, with files that name the place where it will be. */
-import { readFileSync, realpathSync } from "node:fs";
-import { join } from "node:path";
-import { type ByteString, bytesOf, display } from "../base/bytes.ts";
-import { EfError, reasonOf } from "../base/errors.ts";
+import { copyFileSync, mkdirSync, realpathSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path/posix";
+import { type ByteString, bytesOf, display, osPath } from "../base/bytes.ts";
+import { EfError, reasonOf, writeError } from "../base/errors.ts";
 import { widenPool } from "../base/stat.ts";
 import { span } from "../base/trace.ts";
-import { type PackProgress, packPlain } from "../engine/pack.ts";
+import { type PackProgress, packPlain, type Read } from "../engine/pack.ts";
+import { removeTree } from "../engine/temp.ts";
 import { belongs } from "../envs/links.ts";
 import { stateName } from "../envs/live.ts";
 import { movePath, orderMoves } from "../envs/mentions.ts";
 import { packedWarnings } from "../envs/packed.ts";
-import { oldPlaces, planRelocation, searchTerms } from "../envs/relocating.ts";
+import { isRelocated, oldPlaces, planRelocation, searchTerms } from "../envs/relocating.ts";
 
 export interface PackingOptions {
   /** Where it will be in the image. */
@@ -59,21 +60,44 @@ export async function packEnvironment(dir: string, file: string, options: Packin
       const moved = isOwn(path, text) ? movePath(text, orderMoves(moves)) : undefined;
       return moved === undefined ? "follow" : { text: moved };
     },
-    again: (mentions) =>
+    keep: isRelocated,
+    again: (read) =>
       span("relocate", async () => {
-        const plan = await planRelocation(root, {
+        using outline = outlineOf(root, `${file}.outline`, read);
+        const plan = await planRelocation(outline.path, {
           to,
           from: places,
-          mentions,
+          mentions: read.mentions,
           ...(signal ? { signal } : {}),
         });
-        for (const { path, why } of plan.report.left) if (!isInterpreter(path)) left.push(`${display(path)}: ${why}`);
-        const files = new Map(plan.files.map(({ path, bytes }) => [path, bytes]));
-        files.set("pyvenv.cfg", withoutBase(files.get("pyvenv.cfg") ?? readFileSync(join(root, "pyvenv.cfg"))));
+        for (const { path, why } of plan.report.left) left.push(`${display(path)}: ${why}`);
+        const files = new Map<ByteString, Uint8Array>(plan.files.map(({ path, bytes }) => [path, bytes]));
+        files.set("pyvenv.cfg", withoutBase(files.get("pyvenv.cfg") ?? read.kept.get("pyvenv.cfg") ?? Buffer.from("")));
         return files;
       }),
   });
   return { files: packed.files, contentBytes: packed.contentBytes, warnings: [...packedWarnings(packed), ...left] };
+}
+
+/**
+ * An environment with nothing but the files that relocation looks at, on the disk of this node: to read them again where
+ * each request takes a millisecond would take longer than all the rest of it.
+ */
+function outlineOf(root: string, path: string, { mentions, kept }: Read): Disposable & { path: string } {
+  const top = bytesOf(path);
+  const place = (name: ByteString) => {
+    mkdirSync(osPath(dirname(`${top}/${name}`)), { recursive: true });
+    return osPath(`${top}/${name}`);
+  };
+  try {
+    mkdirSync(path, { mode: 0o700 });
+    for (const [name, bytes] of kept) writeFileSync(place(name), bytes);
+    for (const name of mentions) if (!kept.has(name)) copyFileSync(osPath(`${bytesOf(root)}/${name}`), place(name));
+  } catch (error) {
+    removeTree(path);
+    throw writeError(`Cannot write to ${path}`, path, error);
+  }
+  return { path, [Symbol.dispose]: () => removeTree(path) };
 }
 
 /** Lines of pyvenv.cfg that say which Python it is: the image's own is found there (see the definition). */

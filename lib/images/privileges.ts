@@ -1,7 +1,7 @@
 /** What a build as somebody who is not root needs of a node: root inside of a user namespace. */
 import { promises } from "node:fs";
-import { userInfo } from "node:os";
 import { join } from "node:path";
+import { run } from "../base/exec.ts";
 import { type Finding, ok, warn } from "../engine/finding.ts";
 
 /** What the kernel and the administrator allow; undefined where the node does not tell. */
@@ -19,11 +19,12 @@ export interface Privileges {
   hasSubuids: boolean;
 }
 
-/** @param root directory that has `proc` and `etc` */
-export async function privileges(
-  root = "/",
-  { username: user, uid } = userInfo() as { username: string; uid: number },
-): Promise<Privileges> {
+/**
+ * @param root directory that has `proc` and `etc`
+ * @param account @default whose process this is
+ */
+export async function privileges(root = "/", account?: { username: string; uid: number }): Promise<Privileges> {
+  const { username: user, uid } = account ?? (await ownAccount());
   const text = (path: string) => promises.readFile(join(root, path), "utf8").catch(() => undefined);
   const number = async (path: string) => {
     const value = Number.parseInt((await text(`proc/sys/${path}`)) ?? "", 10);
@@ -38,6 +39,13 @@ export async function privileges(
     appArmor: await number("kernel/apparmor_restrict_unprivileged_userns"),
     hasSubuids: subuids.some((line) => line.startsWith(`${user}:`) || line.startsWith(`${uid}:`)),
   };
+}
+
+/** As the system has it: Bun's `userInfo` takes the name from `$USER`, which `su` and services leave as it was, or unset. */
+async function ownAccount(): Promise<{ username: string; uid: number }> {
+  const uid = process.geteuid?.() ?? 0;
+  const { stdout } = await run(["id", "-un"]).catch(() => ({ stdout: "" }));
+  return { uid, username: stdout.trim() || String(uid) };
 }
 
 /**
@@ -62,15 +70,24 @@ export function buildsFinding(facts: Privileges, wantsFakeroot: boolean): Findin
   }
   const allowed = maxNamespaces === undefined ? "user namespaces: unknown" : "user namespaces are allowed";
   const less =
-    !hasSubuids && wantsFakeroot ? ": --fakeroot then maps no other user, and some packages do not install" : "";
+    !hasSubuids && wantsFakeroot
+      ? ": --fakeroot then maps no other user, and a local base image with files of several owners does not unpack"
+      : "";
   return ok(`${allowed}; ${lines}${less}`);
 }
 
-/** Why a build with `--fakeroot` may fail on this node, and what to do; undefined where nothing speaks against it. */
-export async function fakerootProblem(): Promise<string | undefined> {
+/**
+ * Why a build as somebody who is not root may fail on this node, and what to do; undefined where nothing speaks against it.
+ *
+ * Without a range of ids, apptainer 1.1 and later make all files of a registry's image the user's own, `--fakeroot` or not;
+ * from a local image they take them with their owners, and fail where those are not root alone.
+ *
+ * @param isLocal is the base image a local one?
+ */
+export async function fakerootProblem(isLocal: boolean): Promise<string | undefined> {
   const facts = await privileges();
   const { state, found, fix } = buildsFinding(facts, true);
   if (state !== "ok") return fix === undefined ? found : `${found}; ${fix}`;
-  if (facts.isRoot || facts.hasSubuids) return undefined;
-  return `${found}; ask your site for a range in /etc/subuid and /etc/subgid, or try without: ef config set apptainer.build_args '[]'`;
+  if (facts.isRoot || facts.hasSubuids || !isLocal) return undefined;
+  return `no line for ${facts.user} in /etc/subuid, so files of a local base image can have no owner but you; build on an image of a registry (docker://…), or ask your site for a range in /etc/subuid and /etc/subgid`;
 }

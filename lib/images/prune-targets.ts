@@ -1,5 +1,5 @@
 /** What goes when an image or an environment is pruned: a look, and nothing else. */
-import { accessSync, constants, existsSync, lstatSync, readdirSync, readlinkSync, type Stats } from "node:fs";
+import { accessSync, constants, existsSync, lstatSync, readdirSync, readlinkSync, type Stats, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { bytesOf, display } from "../base/bytes.ts";
 import { EfError, type ErrorCode, errnoOf, reasonOf } from "../base/errors.ts";
@@ -90,6 +90,9 @@ export function subjectOf(config: Config, env: Env, name: string, mode: PruneMod
   if (takesImage && image && sameFile !== undefined && existsSync(image.sif))
     warnings.push(`${shown(image.sif)} stays: it is the image ${shown(sameFile)}`);
 
+  if (takesVenv && base !== undefined) warnings.push(...notThere("an environment", base));
+  if (takesImage && image && record) warnings.push(...notThere("an image", dirname(image.sif)));
+
   const locks = [
     ...(image ? [{ path: image.lock, doing: "builds, syncs or removes the image" }] : []),
     ...(copy ? [{ path: copy.lock, doing: "replaces its copy on scratch" }] : []),
@@ -100,6 +103,12 @@ export function subjectOf(config: Config, env: Env, name: string, mode: PruneMod
 }
 
 const shown = (text: string) => display(bytesOf(text));
+
+/** Who prunes where a file system is not mounted would think that all is gone. */
+const notThere = (what: string, dir: string): string[] =>
+  existsSync(dir)
+    ? []
+    : [`${what} may be left: ${shown(dir)} does not exist; is its file system mounted on this node?`];
 
 /** What cannot be told is not looked at. */
 function known<T>(find: () => T): T | undefined {
@@ -213,7 +222,7 @@ export function assertDeletable({ targets, hasRecord }: Subject, configFile: str
         path,
       });
     }
-    assertWritable(dirname(path), path);
+    assertRemovable(path);
     if (kind !== "venv" || linkTo !== undefined) continue;
     if (lstatSync(path).uid !== process.geteuid?.()) assertWritable(path, path);
     const inside = mounts().find(({ point }) => isWithin(point, realPath(path)));
@@ -222,7 +231,19 @@ export function assertDeletable({ targets, hasRecord }: Subject, configFile: str
       throw new EfError("IO", message, { hint: "unmount it first; nothing was deleted", path });
     }
   }
-  if (hasRecord) assertWritable(dirname(realPath(configFile)), configFile);
+  if (hasRecord) assertRemovable(realPath(configFile));
+}
+
+/** In a sticky directory only the owner of a file may remove it, or that of the directory. */
+function assertRemovable(path: string): void {
+  const dir = dirname(path);
+  assertWritable(dir, path);
+  const [me, { mode, uid }, file] = [process.geteuid?.(), statSync(dir), lstatSync(path, { throwIfNoEntry: false })];
+  if (me === 0 || !(mode & 0o1000) || uid === me || !file || file.uid === me) return;
+  throw new EfError("IO", `Cannot delete ${shown(path)}: it belongs to uid ${file.uid}, and ${shown(dir)} is sticky`, {
+    hint: "nothing was deleted; ask its owner to delete it",
+    path,
+  });
 }
 
 function isSame(active: string, path: string): boolean {

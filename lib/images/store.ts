@@ -58,10 +58,13 @@ export function imageOf(config: Config, env: Env, name: string): Image {
   const store = configuredDir(config, env, "sif_store");
   const images = config.apptainer?.images ?? {};
   const record = Object.hasOwn(images, name) ? images[name] : undefined;
+  const ofEf = config.ef?.apptainer?.images;
   const file = record?.sif_filename ?? `${name}.sif`;
-  assertFileName(file, record ? `apptainer.images.${name}.sif_filename` : "the name of an image");
   const venvName = record?.venv_name ?? name;
-  assertFileName(venvName, `apptainer.images.${name}.venv_name`);
+  if (record) {
+    assertRecorded(file, "sif_filename", name);
+    assertRecorded(venvName, "venv_name", name);
+  } else assertFileName(file, "the name of an image");
   return {
     name,
     venvName,
@@ -72,9 +75,22 @@ export function imageOf(config: Config, env: Env, name: string): Image {
       pythonVersion: record.python_version,
       at: record.built_at,
       enabled: record.enabled,
-      packagesSha256: record.packages_sha256,
+      packagesSha256: ofEf && Object.hasOwn(ofEf, name) ? ofEf[name]?.packages_sha256 : undefined,
     },
   };
+}
+
+/** @throws {EfError} CONFIG_INVALID where a build would replace the image of another record */
+export function assertAlone(config: Config, { name, sif }: Image): void {
+  const file = basename(sif);
+  const other = Object.entries(config.apptainer?.images ?? {}).find(
+    ([key, { sif_filename }]) => key !== name && sif_filename === file,
+  )?.[0];
+  if (other === undefined) return;
+  throw new EfError("CONFIG_INVALID", `Cannot build ${name}: ${sif} is the image of ${other} in the configuration`, {
+    hint: "give one of them another sif_filename in apptainer.images: ef config edit",
+    path: sif,
+  });
 }
 
 /** All that were built, in the order of the configuration. @throws {EfError} as {@link imageOf} */
@@ -111,15 +127,29 @@ function configuredDir(config: Config, env: Env, field: "sif_store" | "scratch_s
 
 /** @throws {EfError} USAGE for what is not the name of a file with room for ef's own names beside it */
 export function assertFileName(name: string, what: string): void {
-  const why = /^\.{0,2}$|[/\0]/.test(name)
+  const why = fileNameProblem(name);
+  if (why === undefined) return;
+  throw new EfError("USAGE", `Cannot use ${JSON.stringify(name)} as ${what}: ${why}`, {
+    hint: "give the name of a directory below apptainer.venv_base, without a /",
+  });
+}
+
+/** @throws {EfError} CONFIG_INVALID for a record that would lead elsewhere */
+function assertRecorded(file: string, field: string, image: string): void {
+  const why = fileNameProblem(file);
+  if (why === undefined) return;
+  const what = `the ${field} ${JSON.stringify(file)} of the image ${JSON.stringify(image)}`;
+  throw new EfError("CONFIG_INVALID", `Cannot use ${what}: ${why}`, {
+    hint: "correct or remove it in apptainer.images with: ef config edit",
+  });
+}
+
+function fileNameProblem(name: string): string | undefined {
+  return /^\.{0,2}$|[/\0]/.test(name)
     ? "it is not the name of a file"
     : name.includes("\uFFFD")
       ? "it is not valid UTF-8"
       : Buffer.byteLength(name) > longestName
         ? `it is longer than ${longestName} bytes`
         : undefined;
-  if (why === undefined) return;
-  throw new EfError("USAGE", `Cannot use ${JSON.stringify(name)} as ${what}: ${why}`, {
-    hint: "give the name of a directory below apptainer.venv_base, without a /",
-  });
 }

@@ -2,6 +2,7 @@
 import { type BigIntStats, lstatSync, statSync } from "node:fs";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import type { Env } from "../base/paths.ts";
+import { quote } from "../base/shell.ts";
 import type { Config } from "../config/schema.ts";
 import { sameTime } from "../engine/diff.ts";
 import { type Image, onScratch, type ScratchImage } from "./store.ts";
@@ -46,6 +47,9 @@ export function scratchIfSet(config: Config, env: Env, image: Image): ScratchIma
   }
 }
 
+/** As it is typed in a shell. */
+const typed = (name: string) => (/^[\w.+][\w.+-]*$/.test(name) ? name : quote("bash", name));
+
 /** The image file to run. */
 export interface BestCopy {
   path: string;
@@ -67,7 +71,7 @@ export function bestCopy(config: Config, env: Env, image: Image): BestCopy {
   if ("size" in stored) {
     if (!there) return { path: image.sif, from: "stored" };
     if (isCopyOf(stored, there)) return { path: there.path, from: "scratch" };
-    const warning = `${there.path} is another version of the image, so the stored one is used; to bring it to scratch: ef apptainer sync --image ${image.name}`;
+    const warning = `${there.path} is another version of the image, so the stored one is used; to bring it to scratch: ef apptainer sync --image ${typed(image.name)}`;
     return { path: image.sif, from: "stored", warning };
   }
   if (there) {
@@ -76,7 +80,7 @@ export function bestCopy(config: Config, env: Env, image: Image): BestCopy {
   }
   throw new EfError("IO", `Cannot use the image ${image.name}: ${image.sif}: ${stored.missing}`, {
     hint: stored.isAbsent
-      ? `build it: ef apptainer build ${image.name}`
+      ? `build it: ef apptainer build ${typed(image.name)}`
       : "is its file system mounted here, and may you read it?",
     path: image.sif,
   });

@@ -1,9 +1,10 @@
 /** Where an image is put together: on this node's own disk, as that is fast and builds fail on network file systems. */
-import { accessSync, constants, statSync } from "node:fs";
+import { accessSync, constants, realpathSync, statSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { EfError, reasonOf } from "../base/errors.ts";
 import { type Env, expandPath } from "../base/paths.ts";
 import { sizeText } from "../base/units.ts";
+import { mountOf, mounts } from "../drivers/filesystem.ts";
 import { freeSpace } from "../engine/space.ts";
 import { removeLeftovers, type tempDirFor } from "../engine/temp.ts";
 import { tempDirIn } from "../envs/temp-dir.ts";
@@ -35,10 +36,18 @@ export function workDirs(asked: string | undefined, env: Env, fallback: string):
 function whyNot(dir: string): string | undefined {
   try {
     accessSync(dir, constants.W_OK | constants.X_OK);
-    return statSync(dir).isDirectory() ? undefined : "it is not a directory";
+    return statSync(dir).isDirectory() ? whyNotByMount(realpathSync(dir)) : "it is not a directory";
   } catch (error) {
     return reasonOf(error);
   }
+}
+
+/** What Apptainer refuses to build in. */
+function whyNotByMount(dir: string): string | undefined {
+  const mount = mountOf(dir, mounts());
+  if (mount?.options.includes("noexec"))
+    return `${mount.point} is mounted noexec, and programs of the image run there while it is built`;
+  return /\s/.test(mount?.point ?? "") ? "Apptainer does not find a mount point with a space in its name" : undefined;
 }
 
 /** A directory of our own, removed when disposed; what killed runs left there goes first. @throws {EfError} NO_SPACE, IO */

@@ -11,7 +11,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { haveUv, makeEnv, systemPython } from "../envs.ts";
-import { Home, type Ran, run } from "../helpers.ts";
+import { eulerFiles, Home, haveEulerFiles, type Ran, run } from "../helpers.ts";
 import {
   baseSandbox,
   baseSif,
@@ -107,7 +107,8 @@ describe.skipIf(!can)("ef apptainer build [needs apptainer, uv]", () => {
     expect(ran.stdout).toBe("['-c', 'a b', \"c'd\"] /opt/venv\n");
 
     const labels = (await run(["apptainer", "inspect", "--labels", sif(at, "train")], { env: at.env })).stdout;
-    const { packages_sha256: sum, built_at: builtAt, ...record } = configOf(at).apptainer.images.train;
+    const { built_at: builtAt, ...record } = configOf(at).apptainer.images.train;
+    const { packages_sha256: sum } = configOf(at).ef.apptainer.images.train;
     expect(labels).toContain(`ef.packages.sha256: ${sum}`);
     expect(labels).toContain("ef.name: train");
     expect(labels).toContain(`ef.python: ${record.python_version}`);
@@ -118,6 +119,7 @@ describe.skipIf(!can)("ef apptainer build [needs apptainer, uv]", () => {
       enabled: true,
     });
     expect(Math.abs(builtAt - Date.now() / 1000)).toBeLessThan(120);
+    if (haveEulerFiles) expect((await eulerFiles(at, ["apptainer", "sync", "--dry-run", "--json"])).code).toBe(0);
     expect(at.read(join(at.home, "sif/train.def"))).toContain("Bootstrap: localimage");
     expect(leftovers(at)).toEqual([]);
   });

@@ -9,10 +9,12 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { partNameOf } from "../../lib/engine/copy-large.ts";
 import { efArgv, Home, have, haveOtherUser, run, until } from "../helpers.ts";
@@ -254,6 +256,23 @@ describe("ef apptainer prune", () => {
     expect((await prune(at, ["train", "--yes"])).json.deleted).toMatchObject([{ kind: "scratch sif" }]);
   });
 
+  test("no store or no environments on this node: the rest goes, and what may be left is said", async () => {
+    using at = whole();
+    renameSync(store(at), join(at.home, "away"));
+    const { json, code } = await prune(at, ["train", "--yes", "--mode", "sif"]);
+    expect({ code, kinds: kinds(json.deleted) }).toEqual({ code: 0, kinds: ["scratch sif"] });
+    expect(json.warnings).toEqual([
+      expect.stringMatching(/^an image may be left: .*\/sif does not exist; is its file sys/),
+    ]);
+    renameSync(join(at.home, "away"), store(at));
+    renameSync(venvs(at), join(at.home, "away"));
+    const again = await prune(at, ["train", "--yes"]);
+    expect(kinds(again.json.deleted)).toEqual(["sif", "def"]);
+    expect(again.json.warnings).toEqual([
+      expect.stringMatching(/^an environment may be left: .*\/venvs does not exist/),
+    ]);
+  });
+
   test("the beginning of an interrupted copy goes too, that of another image stays", async () => {
     using at = home({ big: record("big"), other: record("other") });
     for (const name of ["big", "other"]) writeFileSync(join(store(at), `${name}.sif`), "");
@@ -388,6 +407,51 @@ describe.skipIf(!haveOtherUser)("as another user [needs root]", () => {
       expect(left(at)).toHaveLength(4);
       expect(existsSync(join(venvs(at), "train/pyvenv.cfg"))).toBe(true);
       expect(saved(at).apptainer.images.train).toEqual(record("train"));
+    } finally {
+      rmSync(tmp, { recursive: true });
+    }
+  });
+
+  test("a file of somebody else in a sticky directory: an error, and nothing is deleted", async () => {
+    using at = whole();
+    const tmp = mkdtempSync("/tmp/ef-prune-");
+    try {
+      await run(["chown", "-R", "65534:65534", at.home, at.scratch], { env: at.env });
+      for (const dir of [at.dir, store(at)]) chmodSync(dir, 0o755);
+      chmodSync(tmp, 0o777);
+      for (const path of [store(at), join(store(at), "train.sif")]) chownSync(path, 0, 0);
+      chmodSync(store(at), 0o1777);
+      const env = { ...at.env, TMPDIR: tmp };
+      const argv = [...nobody, ...efArgv, "apptainer", "prune", "train", "--yes", "--json"];
+      const ran = await run(argv, { env });
+      expect(ran.code).toBe(1);
+      expect(JSON.parse(ran.stdout).error.message).toContain("is sticky");
+      expect(left(at)).toHaveLength(4);
+      chownSync(join(store(at), "train.sif"), 65534, 65534);
+      expect((await run(argv, { env })).code).toBe(0);
+      expect(left(at)).toEqual([]);
+    } finally {
+      rmSync(tmp, { recursive: true });
+    }
+  });
+
+  test("what an interrupted prune left, and cannot be removed, is not said to be deleted", async () => {
+    using at = home();
+    const tmp = mkdtempSync("/tmp/ef-prune-");
+    try {
+      const rest = join(venvs(at), `.train.tmp-${hostname()}-999999999-0123456789abcdef`);
+      mkdirSync(join(rest, "theirs"), { recursive: true });
+      writeFileSync(join(rest, "theirs/file"), "");
+      for (const path of [at.home, venvs(at), rest, at.scratch]) chownSync(path, 65534, 65534);
+      chmodSync(at.dir, 0o755);
+      chmodSync(tmp, 0o777);
+      const env = { ...at.env, TMPDIR: tmp };
+      const ran = await run([...nobody, ...efArgv, "apptainer", "prune", "train", "--yes", "--json"], { env });
+      const json = JSON.parse(ran.stdout);
+      expect(json).toMatchObject({ ok: false, deleted: [], errors: [expect.stringContaining("Cannot delete")] });
+      expect(ran.code).toBe(1);
+      const text = await run([...nobody, ...efArgv, "apptainer", "prune", "train", "--yes"], { env });
+      expect(text.stderr).not.toMatch(/deleted \/|: pruned/);
     } finally {
       rmSync(tmp, { recursive: true });
     }

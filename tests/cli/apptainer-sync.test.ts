@@ -125,6 +125,10 @@ test("apptainer sync: an unknown image is refused before anything is written; no
   expect(unknown.stderr).toContain('Cannot find an image "bb"');
   expect(unknown.code).toBe(2);
   expect(readdirSync(at.scratch)).toEqual([]);
+  at.configure({});
+  const unset = await at.ef(["apptainer", "sync"]);
+  expect(unset.stderr).toContain("make one with: ef apptainer init");
+  expect([unset.stdout, unset.code]).toEqual(["", 2]);
   configure(at, {});
   const none = await at.ef(["apptainer", "sync"]);
   expect(none.stderr).toContain("no image is built yet");
@@ -341,6 +345,25 @@ test("apptainer sync: a rebuild after an interrupted copy begins anew, and nothi
   expect(sameFile(copyAt(at, "a.sif"), storedAt(at, "a.sif"))).toBe(true);
   expect(besides(at)).toEqual([]);
 }, 60_000);
+
+test("apptainer sync: scratch is purged while it copies: exit 1, what to do is said, and that works", async () => {
+  using at = new Home();
+  storeLarge(at, "a.sif", 8 * MiB);
+  configure(at, { a: "a.sif" }, slow("4M"));
+  const purged = await at.ef(["apptainer", "sync"], {
+    async onStart() {
+      await until("its beginning", () => existsSync(copyAt(at)) && besides(at).length > 0);
+      rmSync(at.cache(""), { recursive: true });
+    },
+  });
+  expect(purged.stderr).toMatch(
+    /a: failed: Cannot copy .*\n {2}something removes files there, as a purge does; run it again/,
+  );
+  expect(purged.code).toBe(1);
+  configure(at, { a: "a.sif" });
+  expect((await at.ef(["apptainer", "sync"])).code).toBe(0);
+  expect(sameFile(copyAt(at, "a.sif"), storedAt(at, "a.sif"))).toBe(true);
+});
 
 test("apptainer sync: two at once: one copies, the other waits and finds it there", async () => {
   using at = new Home();

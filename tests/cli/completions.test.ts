@@ -9,9 +9,12 @@ const dialects = ["bash", "zsh", "fish", "csh", "json"];
 let at: Home;
 
 beforeAll(async () => {
-  at = new Home({ "inputs.json": "{}", "my dir/file": "x", README: "x" });
+  at = new Home({ "inputs.json": "{}", "my dir/file": "x", README: "x", "venvs/lab/pyvenv.cfg": "" });
   const image = { venv_name: "x", python_version: "3.11", sif_filename: "x.sif" };
-  at.configure({ HF_HOME: "hf", HF_TOKENS: "t", OTHER: "o" }, { apptainer: { images: { "my image": image } } });
+  at.configure(
+    { HF_HOME: "hf", HF_TOKENS: "t", OTHER: "o" },
+    { apptainer: { venv_base: "~/venvs", images: { "my image": image } } },
+  );
   for (const shell of ["bash", "zsh", "fish"]) {
     const { stdout, stderr, code } = await at.ef(["completions", shell]);
     expect(stderr).toBe("");
@@ -115,6 +118,13 @@ describe("bash", () => {
     [["ef", "nonsense", ""], []],
     [["ef", "sync", "--", "--sh"], []],
     [["ef", "exec", "--var"], ["--var"]],
+    [["ef", "apptainer", "build", ""], ["lab"]],
+    [["ef", "apptainer", "fixup", "l"], ["lab"]],
+    [
+      ["ef", "apptainer", "prune", ""],
+      ["my\\ image", "lab"],
+    ],
+    [["ef", "apptainer", "run", "my"], ["my\\ image"]],
   ])("%j", async (words, expected) => {
     expect(await bash(words)).toEqual({ offers: expected, compopt: [] });
   });
@@ -139,6 +149,8 @@ describe("bash", () => {
     [["ef", "exec", "--", "cat", "REA"]],
     [["ef", "exec", "--", "./"]],
     [["ef", "exec", "--force", "--", "cat", "--", "x"]],
+    [["ef", "apptainer", "run", "lab", "--", "printe"]],
+    [["ef", "apptainer", "run", "lab", "--", "x", "REA"]],
   ])("%j: files", async (words) => {
     expect(await bash(words)).toEqual({ offers: [], compopt: files });
   });
@@ -188,6 +200,9 @@ describe.skipIf(!have("fish"))("fish", () => {
     ["ef sync -- ", []],
     ["ef nonsense ", []],
     ["ef exec -- cat RE", ["README"]],
+    ["ef apptainer run lab -- REA", ["README"]],
+    ["ef apptainer run lab -- -m REA", ["README"]],
+    ["ef apptainer prune ", ["lab", "my image"]],
   ])("%s [needs fish]", async (line, expected) => {
     expect(firsts(await fish(line))).toEqual(expected);
   });
@@ -288,6 +303,7 @@ describe.skipIf(!have("tmux") || !have("zsh"))("zsh on a terminal", () => {
     await terminal.type("ef completions zs\t", "ready> ef completions zsh");
     await terminal.type("ef exec --var OTHER -- printen\t", "ready> ef exec --var OTHER -- printenv");
     await terminal.type("ef exec -- cat REA\t", "ready> ef exec -- cat README");
+    await terminal.type("ef apptainer run lab -- -m REA\t", "ready> ef apptainer run lab -- -m README");
     await terminal.type("ef config get apptainer.images.my\t.si\t", "get apptainer.images.my\\ image.sif_filename");
     await terminal.type("ef config \t", "validate  -- Check the configuration");
     await terminal.type("ef sync --no\t\t", "--no-preflight  -- Do not check first that there is room");

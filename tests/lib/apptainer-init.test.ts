@@ -175,6 +175,14 @@ describe("doctor: can images be built here", () => {
     expect(finding.fix === undefined).toBe(state === "ok");
   });
 
+  test("whose process it is comes from the system, not from $USER", () => {
+    const code = `import { privileges } from ${JSON.stringify(join(import.meta.dir, "../../lib/images/privileges.ts"))};
+      console.log((await privileges()).user);`;
+    const env = { PATH: "/usr/bin:/bin", USER: "somebody" };
+    const said = Bun.spawnSync([process.execPath, "-e", code], { env });
+    expect(said.stdout.toString()).toBe(Bun.spawnSync(["id", "-un"]).stdout.toString());
+  });
+
   test("the facts come from the node", async () => {
     const dir = mkdtempSync(join(realpathSync(tmpdir()), "ef facts "));
     try {

@@ -1,8 +1,12 @@
 import { describe, expect, test } from "bun:test";
+import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { EfError } from "../../lib/base/errors.ts";
 import { baseImage } from "../../lib/images/base-image.ts";
 import { assertUsable, isFakerootFailure, squashArgs, usableArgs } from "../../lib/images/build-args.ts";
-import { type DefinitionInput, definition } from "../../lib/images/definition.ts";
+import { type DefinitionInput, definition, findPython } from "../../lib/images/definition.ts";
+import { systemPython } from "../envs.ts";
 import { run } from "../helpers.ts";
 
 const plain: DefinitionInput = {
@@ -65,7 +69,9 @@ describe("hostile values add nothing", () => {
     test(`as a path: ${containerPath}`, async () => {
       const post = postOf(definition({ ...plain, containerPath }));
       // The first lines of it as sh reads them: up to where anything outside is touched.
-      const script = `${post.slice(0, post.indexOf("    if [ -e"))}printf %s "$venv"`;
+      const end = post.indexOf("    if [ -n");
+      expect(end).toBeGreaterThan(0);
+      const script = `${post.slice(0, end)}printf %s "$venv"`;
       expect((await run(["sh", "-c", script], { env })).stdout).toBe(containerPath);
       expect((await run(["sh", "-n", "-c", post], { env })).code).toBe(0);
     });
@@ -74,10 +80,56 @@ describe("hostile values add nothing", () => {
 test("the script of %post is one that sh reads, and its Python too", async () => {
   const post = postOf(definition(plain));
   expect(await run(["sh", "-n", "-c", post], { env })).toEqual({ code: 0, stdout: "", stderr: "" });
-  const code = /-c '\n(.*?)' "\$venv"/s.exec(post)?.[1] ?? "";
-  const { code: exit, stderr } = await run(["python3", "-c", `import ast, sys; ast.parse(sys.argv[1])`, code], { env });
-  expect([exit, stderr]).toEqual([0, ""]);
+  const codes = Array.from(post.matchAll(/-c '\n(.*?)'/gs), ([, code = ""]) => code);
+  expect(codes.length).toBe(2);
+  for (const code of codes) {
+    const parsed = await run(["python3", "-c", `import ast, sys; ast.parse(sys.argv[1])`, code], { env });
+    expect([parsed.code, parsed.stderr]).toEqual([0, ""]);
+  }
 });
+
+describe.skipIf(systemPython === null)("the Python of a base image [needs python3]", () => {
+  const minor = Bun.spawnSync([systemPython ?? "", "-c", 'import sys; print("%d.%d" % sys.version_info[:2])'])
+    .stdout.toString()
+    .trim();
+  /** Programs of that name that come first on PATH, and what is found then. */
+  const cases: [what: string, make: (bin: string, name: string) => void][] = [
+    ["a script that starts it", (bin, name) => script(join(bin, name), `exec ${systemPython} "$@"`)],
+    ["one that is broken", (bin, name) => script(join(bin, name), "exit 3")],
+    [
+      "one of an environment",
+      (bin, name) => {
+        symlinkSync(realpathSync(systemPython as string), join(bin, name));
+        writeFileSync(
+          join(bin, "../pyvenv.cfg"),
+          `home = ${realpathSync(systemPython as string).replace(/\/[^/]*$/, "")}\n`,
+        );
+      },
+    ],
+  ];
+  for (const [what, make] of cases)
+    test(`${what} is not taken for it`, async () => {
+      const dir = mkdtempSync(join(realpathSync(tmpdir()), "ef-base-"));
+      const bin = join(dir, "bin");
+      try {
+        mkdirSync(bin);
+        make(bin, `python${minor}`);
+        const { stdout } = await run(["sh", "-c", `${findPython(minor)}\necho "$python $seen"`], {
+          env: { PATH: `${bin}:/usr/bin:/bin` },
+        });
+        const [python = "", ...seen] = stdout.trim().split(/ +/);
+        expect([python.startsWith(bin), realpathSync(python)]).toEqual([false, realpathSync(systemPython as string)]);
+        expect(seen).toEqual([minor]);
+      } finally {
+        rmSync(dir, { recursive: true });
+      }
+    });
+});
+
+function script(path: string, text: string): void {
+  writeFileSync(path, `#!/bin/sh\n${text}\n`);
+  chmodSync(path, 0o755);
+}
 
 describe("base_image", () => {
   const env = { HOME: "/home/me", PROJECT: "/pro ject" };
@@ -128,15 +180,22 @@ describe("build_args", () => {
     });
     expect(usableArgs(["--nv"], 0)).toEqual({ args: ["--nv"], note: undefined });
     expect(usableArgs(["--fakeroot"], 1000)).toEqual({ args: ["--fakeroot"], note: undefined });
+    expect(usableArgs(["--fakeroot=true", "-fT", "-B/f"], 0).args).toEqual(["-T", "-B/f"]);
   });
   test("how a failure of it looks", () => {
     expect(isFakerootFailure("FATAL:   could not use fakeroot: no mapping entry found in /etc/subuid for me")).toBe(
       true,
     );
+    expect(isFakerootFailure("set_attributes: failed to change uid and gids on /image/rootfs/etc/shadow")).toBe(true);
     expect(isFakerootFailure("FATAL: no space left on device")).toBe(false);
+    // So it begins for everybody without a line in /etc/subuid.
+    const start =
+      "INFO:    User not listed in /etc/subuid, trying root-mapped namespace\nINFO:    fakeroot command not found\n";
+    expect(isFakerootFailure(`${start}FATAL:   While performing build: dial tcp: connection refused`)).toBe(false);
   });
   test("what would make something else than an image is refused", () => {
-    for (const arg of ["--sandbox", "-s", "--update", "--json"]) expect(() => assertUsable([arg])).toThrow(arg);
+    for (const arg of ["--sandbox", "-s", "--update", "--json", "--sandbox=true", "-Fs"])
+      expect(() => assertUsable([arg])).toThrow(arg);
     assertUsable(["--fakeroot", "--nv", "--bind=/a"]);
   });
   test("what mksquashfs is told", () => {

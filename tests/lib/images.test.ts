@@ -5,7 +5,7 @@ import { apptainerList } from "../../lib/apptainer-list.ts";
 import { apptainerPath } from "../../lib/apptainer-run.ts";
 import type { EfError } from "../../lib/base/errors.ts";
 import { checkConfig } from "../../lib/config/store.ts";
-import { packagesSum } from "../../lib/images/store.ts";
+import { imagesOf, packagesSum } from "../../lib/images/store.ts";
 import { isCopyOf } from "../../lib/images/whole.ts";
 import { Home } from "../helpers.ts";
 
@@ -37,7 +37,7 @@ function place(at: Home, stored: string | undefined, copy: string | undefined): 
   }
 }
 
-const configOf = (more: object = {}) =>
+const configOf = (more: object = {}, ef: object = {}) =>
   checkConfig(
     {
       version: 1,
@@ -49,6 +49,7 @@ const configOf = (more: object = {}) =>
         },
         ...more,
       },
+      ef,
     },
     "test",
   );
@@ -70,6 +71,34 @@ test("apptainerPath: the copy on scratch if it is whole, else the stored image, 
   expect(path()).toMatchObject({ path: copy, from: "scratch", warning: expect.stringContaining("no such file") });
   place(at, undefined, undefined);
   expect(() => path()).toThrow(expect.objectContaining({ code: "IO", hint: "build it: ef apptainer build train" }));
+});
+
+test("apptainerPath: hints can be typed as they are", () => {
+  using at = new Home();
+  const image = { venv_name: "v", python_version: "3.11.5", sif_filename: "a.sif", built_at: 1 };
+  const config = configOf({ images: { "it's a; b": image } });
+  const path = () => apptainerPath(config, "it's a; b", { env: at.env });
+  place(at, undefined, undefined);
+  expect(path).toThrow(expect.objectContaining({ hint: "build it: ef apptainer build 'it'\\''s a; b'" }));
+  place(at, "image", "half");
+  expect(path().warning).toEndWith("ef apptainer sync --image 'it'\\''s a; b'");
+});
+
+test("a record that leads elsewhere is refused, with the way to mend it", () => {
+  const image = { venv_name: "v", python_version: "3.11.5", sif_filename: "a.sif", built_at: 1 };
+  for (const [field, value] of [
+    ["sif_filename", "../a.sif"],
+    ["venv_name", ".."],
+  ] as const) {
+    const config = configOf({ images: { x: { ...image, [field]: value } } });
+    expect(() => imagesOf(config, { HOME: "/home/me" })).toThrow(
+      expect.objectContaining({
+        code: "CONFIG_INVALID",
+        message: `Cannot use the ${field} "${value}" of the image "x": it is not the name of a file`,
+        hint: expect.stringContaining("ef config edit"),
+      }),
+    );
+  }
 });
 
 test("apptainerPath: a link or a directory on scratch is no copy; without a scratch directory there is the stored one", () => {
@@ -129,7 +158,8 @@ test("apptainerList: an environment whose packages are others than those of the 
   const site = join(at.home, "venvs/train/lib/python3.11/site-packages");
   mkdirSync(join(site, "numpy-2.4.6.dist-info"), { recursive: true });
   const image = { venv_name: "train", python_version: "3.11.5", sif_filename: "a.sif" };
-  const config = configOf({ images: { train: { ...image, packages_sha256: packagesSum(["numpy==2.4.6"]) } } });
+  const own = { train: { packages_sha256: packagesSum(["numpy==2.4.6"]) } };
+  const config = configOf({ images: { train: image } }, { apptainer: { images: own } });
   const changed = () => apptainerList(config, { env: at.env })[0]?.environment.hasChanged;
   expect(changed()).toBe(false);
   mkdirSync(join(site, "scipy-1.0.dist-info"));

@@ -66,8 +66,13 @@ for (const [who, unpack] of Object.entries(reading))
       await packPlain(place.source, place.file, {
         find: [Buffer.from("/old/env")],
         onOutsideLink: (_, text) => ({ text: text.replace("old", "new") }),
-        again: async (mentions) => {
+        keep: (path) => path.startsWith("bin/") || path === "large",
+        again: async ({ mentions, kept }) => {
           found = mentions;
+          expect([...kept].map(([path, bytes]) => [path, String(bytes)])).toEqual([
+            ["bin/other", "#!/bin/sh\n"],
+            ["bin/tool", "#!/old/env/bin/python\n"],
+          ]);
           return new Map([
             ["bin/tool", Buffer.from("#!/a/much longer place/than before\n")],
             ["bin/other", Buffer.from("")],
@@ -75,7 +80,7 @@ for (const [who, unpack] of Object.entries(reading))
           ]);
         },
       });
-      expect([...found].sort()).toEqual(["a", "bin/tool", "large"]);
+      expect([...found].sort()).toEqual(["a", "b", "bin/tool", "large"]);
       unpack(place);
       const text = (path: string) => readFileSync(join(place.out, path), "utf8");
       expect(text("bin/tool")).toBe("#!/a/much longer place/than before\n");

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, lstatSync, renameSync, statSync, symlinkSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, readdirSync, renameSync, statSync, symlinkSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import type { RawConfig } from "../../lib/config/schema.ts";
 import { lock } from "../../lib/engine/lock.ts";
@@ -186,6 +187,16 @@ test("updateConfig: many at once lose nothing", async () => {
     names.map((name) => updateConfig(path(at), (now) => setKey(now, `vars.${name}.source`, `/d/${name}`))),
   );
   expect(Object.keys(saved(at).vars).sort()).toEqual(names.sort());
+});
+
+test("updateConfig: what a killed run had begun to write is removed, and nothing else", async () => {
+  using at = new Home();
+  const path = at.write("dir/c.json", { version: 1, scratch_base: "/s" });
+  const rest = `ef-${hostname().slice(0, 30)}-4194305-0123456789abcdef.tmp`; // no process has a number that high
+  at.write(`dir/.c.json.${rest}`, "half");
+  at.write(`dir/.d.json.${rest}`, "of another file");
+  await updateConfig(path, (raw) => raw);
+  expect(readdirSync(join(at.home, "dir")).sort()).toEqual([`.d.json.${rest}`, "c.json", "c.json.lock"].sort());
 });
 
 test("updateConfig: a file that is missing is made only when asked, and leaves no lock behind", async () => {
