@@ -1,5 +1,6 @@
 /**
- * `npm test`: the whole suite on the sources, then the tests of the program (tests/cli) again on the compiled binary.
+ * `npm test`: the whole suite on the sources, then the tests of the program (tests/cli) again on the compiled binary; those
+ * that build images take minutes, and run once, on the binary.
  *
  * Arguments go to `bun test`: `npm test -- sync` runs the files with "sync" in their path. The last line is
  * `N passed, N failed, N skipped`, the sum of both runs; what was skipped is listed before it with its reason.
@@ -17,9 +18,10 @@ await main(process.argv.slice(2));
 
 async function main(args: string[]) {
   const binary = await build();
-  const chosen = binaryTests(args);
+  const chosen = testsIn("tests/cli/**/*.test.ts", args);
+  const again = testsIn("tests/**/*.test.ts", args).filter((file) => binary === undefined || !buildsImages.test(file));
 
-  await runTests("sources", args, {});
+  if (again.length > 0) await runTests("sources", [...args.filter(isOption), ...again], {});
   if (binary !== undefined && chosen.length > 0) {
     await runTests("compiled binary", [...args.filter(isOption), ...chosen], { EF_BIN: binary });
   }
@@ -45,10 +47,12 @@ async function build(): Promise<string | undefined> {
   }
 }
 
-/** The files under tests/cli that the arguments choose; bun test takes no intersection of a folder and a filter. */
-function binaryTests(args: string[]): string[] {
+const buildsImages = /\/cli\/apptainer-(?:bases|build|faults)\.test\.ts$/;
+
+/** The files of a pattern that the arguments choose; bun test takes no intersection of a folder and a filter. */
+function testsIn(pattern: string, args: string[]): string[] {
   const filters = args.filter((arg) => !isOption(arg)).map((arg) => arg.replace(/^\.\//, ""));
-  const files = [...new Bun.Glob("tests/cli/**/*.test.ts").scanSync(root)].sort();
+  const files = [...new Bun.Glob(pattern).scanSync(root)].sort();
   const wanted = files.filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)));
   return wanted.map((file) => `./${file}`); // with ./ it is a path for bun test, without it a filter
 }

@@ -1,11 +1,14 @@
 /** Every example of the README, as it stands there. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { chmodSync, copyFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { checkConfig } from "../lib/config/store.ts";
 import { haveUv, makeEnv, systemPython, wheels, withUv } from "./envs.ts";
 import { efArgv, Home, have, run } from "./helpers.ts";
 import { baseSif, haveApptainer, quickBuild, withApptainer } from "./images.ts";
+
+/** Some build images, in milliseconds. */
+setDefaultTimeout(180_000);
 
 const repo = resolve(import.meta.dir, "..");
 const text = await Bun.file(join(repo, "README.md")).text();

@@ -1,5 +1,5 @@
 /** Base images, places and apptainers that are not as they should be. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   chmodSync,
   cpSync,
@@ -18,6 +18,9 @@ import { join } from "node:path";
 import { haveUv, makeEnv, systemPython } from "../envs.ts";
 import { Home, run } from "../helpers.ts";
 import { baseSandbox, baseSif, haveApptainer, quickBuild, withApptainer } from "../images.ts";
+
+/** An image is built in three to thirty seconds, in milliseconds. */
+setDefaultTimeout(180_000);
 
 const can = haveApptainer && haveUv;
 

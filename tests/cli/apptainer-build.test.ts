@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   chmodSync,
   existsSync,
@@ -23,6 +23,9 @@ import {
   startRegistry,
   withApptainer,
 } from "../images.ts";
+
+/** An image is built in three to thirty seconds, in milliseconds. */
+setDefaultTimeout(180_000);
 
 const can = haveApptainer && haveUv;
 

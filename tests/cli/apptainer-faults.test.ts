@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   existsSync,
   mkdirSync,
@@ -17,6 +17,9 @@ import { haveUv, makeEnv } from "../envs.ts";
 import { Home, run, until } from "../helpers.ts";
 import { baseSif, haveApptainer, noPythonSif, quickBuild, withApptainer } from "../images.ts";
 import { seeded } from "../tables.ts";
+
+/** An image is built in three to thirty seconds, in milliseconds. */
+setDefaultTimeout(180_000);
 
 const can = haveApptainer && haveUv;
 const MiB = 1 << 20;
