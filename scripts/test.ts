@@ -12,6 +12,7 @@ import { buildHere } from "./build.ts";
 import { readJunit, type SkippedTest, type TestRun } from "./junit.ts";
 
 const root = join(import.meta.dir, "..");
+const buildsImages = /\/cli\/apptainer-(?:bases|build|faults)\.test\.ts$/;
 const runs: { title: string; result: TestRun }[] = [];
 
 await main(process.argv.slice(2));
@@ -46,8 +47,6 @@ async function build(): Promise<string | undefined> {
     return undefined;
   }
 }
-
-const buildsImages = /\/cli\/apptainer-(?:bases|build|faults)\.test\.ts$/;
 
 /** The files of a pattern that the arguments choose; bun test takes no intersection of a folder and a filter. */
 function testsIn(pattern: string, args: string[]): string[] {
