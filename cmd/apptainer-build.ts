@@ -5,6 +5,7 @@ import {
   type ImageBuildEvent,
   type ImageBuilt,
 } from "../lib/apptainer-build.ts";
+import { bytesOf, display } from "../lib/base/bytes.ts";
 import { EfError } from "../lib/base/errors.ts";
 import { humanBytes, humanDuration, plural } from "../lib/base/units.ts";
 import { compressors } from "../lib/config/schema.ts";
@@ -101,19 +102,21 @@ function eventTeller(quiet: boolean): (event: ImageBuildEvent) => void {
       packing({ type: "warning", name: event.name, message: `and ${plural(others, "other warning")} (all: --json)` });
     packing({
       type: "result",
-      result: { name: event.name, text: `${event.name}: packed; building in ${event.workDir}` },
+      result: { name: event.name, text: `${shown(event.name)}: packed; building in ${shown(event.workDir)}` },
     });
   };
 }
 
+const shown = (text: string) => display(bytesOf(text));
+
 function endText({ status, name, sif, isOutdated }: ImageBuilt, seconds: number): string {
   if (status === "dry-run") return "";
   if (status === "built")
-    return `${name}: ${paint("green", "built")}: ${sif} (${humanBytes(sizeOf(sif))}, ${humanDuration(seconds)})\n`;
+    return `${shown(name)}: ${paint("green", "built")}: ${shown(sif)} (${humanBytes(sizeOf(sif))}, ${humanDuration(seconds)})\n`;
   const why = isOutdated
     ? "the packages of the environment have changed since; build it again with --force"
     : "--force builds it again";
-  return `${name}: ${sif} is there already: ${why}\n`;
+  return `${shown(name)}: ${shown(sif)} is there already: ${why}\n`;
 }
 
 const resultJson = (built: ImageBuilt, force: boolean, dryRun: boolean) => ({

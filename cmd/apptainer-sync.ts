@@ -4,6 +4,7 @@ import {
   apptainerSync,
   type SyncedImage,
 } from "../lib/apptainer-sync.ts";
+import { bytesOf, display } from "../lib/base/bytes.ts";
 import { Exit } from "../lib/base/errors.ts";
 import { humanDuration, sizeText } from "../lib/base/units.ts";
 import { loadConfig } from "../lib/config/store.ts";
@@ -61,7 +62,8 @@ const nothingText = (built: number) =>
     ? "no image is built yet: ef apptainer build NAME\n"
     : "no image is enabled; name one: ef apptainer sync --image NAME\n";
 
-function resultLine({ name, target, status, plan, error, seconds }: SyncedImage): string {
+function resultLine({ name: any, target, status, plan, error, seconds }: SyncedImage): string {
+  const name = display(bytesOf(any));
   switch (status) {
     case "skipped":
       return `${name}: as stored, at ${target}`;

@@ -1,4 +1,5 @@
 /** What a sync shows while it runs: live bars on a terminal, at most one line every ten seconds in a batch log. */
+import { bytesOf, display } from "../lib/base/bytes.ts";
 import { humanCount, humanDuration, plural, sizeText } from "../lib/base/units.ts";
 import { namesKept, type TransferPlan } from "../lib/engine/engine.ts";
 import type { SyncEvent, SyncStep } from "../lib/sync.ts";
@@ -96,18 +97,18 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
     switch (event.type) {
       case "warning":
         clear();
-        warn(event.name === undefined ? event.message : `${event.name}: ${event.message}`);
+        warn(event.name === undefined ? event.message : `${shown(event.name)}: ${event.message}`);
         return;
       case "waiting":
-        return print(`${event.name}: waiting for ${event.who}`);
+        return print(`${shown(event.name)}: waiting for ${event.who}`);
       case "copying": {
         const { plan } = event;
         const list = names !== "none" ? plan.names.map((name) => `\n    ${name}`).join("") : "";
         const more = names === "first" && plan.names.length === namesKept ? "\n    … (all names: --verbose)" : "";
-        print(`${event.name}: ${words.copying(event)}${list}${more}`);
+        print(`${shown(event.name)}: ${words.copying(event)}${list}${more}`);
         const { name } = event;
         const whole = { ofBytes: plan.bytes, ofFiles: plan.files };
-        if (plan.files > 0) bars.set(name, { name, bytes: 0, files: 0, ...whole, seen: [] });
+        if (plan.files > 0) bars.set(name, { name: shown(name), bytes: 0, files: 0, ...whole, seen: [] });
         return;
       }
       case "progress": {
@@ -126,6 +127,9 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
     }
   };
 }
+
+/** A name that may hold anything, as that of an environment or an image. */
+const shown = (name: string) => display(bytesOf(name));
 
 /** `63 files, 575M to copy`. */
 function changes({ files, bytes, links, attributes, newInodes, deleted, purged }: TransferPlan): string {

@@ -18,7 +18,8 @@ dir=$cache/apptainer
 log=$cache/setup-apptainer.log
 apptainer=$dir/bin/apptainer
 # The images must hold the Python of the environments that tests make; see setup-tests.sh.
-test_python=$(PATH=/usr/local/bin:/usr/bin:/bin command -v python3)
+test_path=/usr/local/bin:/usr/bin:/bin # what programs find in a test
+test_python=$(PATH=$test_path command -v python3)
 minor=$("${test_python:-false}" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 codename=$(. /etc/os-release 2>/dev/null && [ "${ID:-}" = debian ] && echo "${VERSION_CODENAME:-}")
 
@@ -32,7 +33,7 @@ have() {
 }
 
 have_apptainer() {
-  have $images && "$apptainer" --version >/dev/null 2>&1
+  have $images && PATH=$test_path "$apptainer" --version >/dev/null 2>&1
 }
 
 is_made() {
@@ -99,7 +100,7 @@ make_apptainer() {
   else
     write_wrapper >"$1"
   fi
-  chmod 755 "$1" && "$1" exec "$dir/sandbox" python3 --version
+  chmod 755 "$1" && PATH=$test_path "$1" exec "$dir/sandbox" python3 --version
 }
 
 quoted() {

@@ -265,7 +265,8 @@ describe.skipIf(!can)("ef apptainer build [needs apptainer, uv]", () => {
     test(`a name that is hostile: ${JSON.stringify(name)}`, async () => {
       using at = await withEnvs({ [name]: ["six"] }, { container_venv_path: hostilePath });
       const { code, stderr } = await at.ef(["apptainer", "build", "--", name]);
-      expect([code, stderr]).toEqual([0, expect.stringContaining("built")]);
+      const shown = name.replace("\n", "\\n");
+      expect([code, stderr]).toEqual([0, expect.stringContaining(`\n${shown}: built: ${at.home}/sif/${shown}.sif (`)]);
       const image = sif(at, name);
       const said = await inside(
         at,
