@@ -8,11 +8,11 @@ import {
 import { bytesOf, display } from "../lib/base/bytes.ts";
 import { EfError } from "../lib/base/errors.ts";
 import { humanBytes, humanDuration, plural } from "../lib/base/units.ts";
-import { compressors } from "../lib/config/schema.ts";
+import { type Config, compressors } from "../lib/config/schema.ts";
 import { loadConfig } from "../lib/config/store.ts";
 import { shellLine } from "../lib/venv-install.ts";
-import { command } from "./args.ts";
-import { isInteractive, paint, say, stopSignal } from "./process.ts";
+import { command, type Output } from "./args.ts";
+import { Cancelled, isInteractive, paint, say, stopSignal } from "./process.ts";
 import { venvProgress } from "./venv.ts";
 import { tell } from "./venv-install.ts";
 
@@ -53,10 +53,11 @@ export default command({
       description: "Put no byte code into the image: built sooner, each start is slower",
     },
   },
-  async run({ args }) {
+  async run({ args }): Promise<Output> {
     const { force, json, "dry-run": dryRun } = args;
     const config = await loadConfig();
     const name = args.venv_name ?? (await chosen(config, json));
+    if (name instanceof Cancelled) return aborted(name, force, dryRun);
     const startedMs = performance.now();
     const built = await apptainerBuild(config, name, {
       ...{ force, dryRun, tmpdir: args.tmpdir, cachedir: args.cachedir, processors: processorsOf(args.processors) },
@@ -71,13 +72,23 @@ export default command({
   },
 });
 
-async function chosen(config: Awaited<ReturnType<typeof loadConfig>>, json: boolean): Promise<string> {
+async function chosen(config: Config, json: boolean): Promise<string | Cancelled> {
   if (json || !isInteractive())
     throw new EfError("USAGE", "ef apptainer build: there is no environment given", {
       hint: "write: ef apptainer build NAME",
     });
   const { pickEnvironment } = await import("./apptainer-pick.ts");
-  return pickEnvironment(config, "Which environment is to be frozen into an image?");
+  try {
+    return await pickEnvironment(config, "Which environment is to be frozen into an image?");
+  } catch (error) {
+    if (error instanceof Cancelled) return error;
+    throw error;
+  }
+}
+
+function aborted({ exitCode }: Cancelled, force: boolean, dryRun: boolean): Output {
+  say("nothing built\n");
+  return { json: { venv_name: null, status: "aborted", force, dry_run: dryRun }, text: "", code: exitCode };
 }
 
 function processorsOf(text: string | undefined): number | undefined {

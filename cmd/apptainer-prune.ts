@@ -15,8 +15,7 @@ import type { Config } from "../lib/config/schema.ts";
 import { loadConfig } from "../lib/config/store.ts";
 import { columns } from "../lib/init.ts";
 import { command, type Output } from "./args.ts";
-import { Cancelled } from "./ask.ts";
-import { isInteractive, paint, say, stopSignal, warn } from "./process.ts";
+import { Cancelled, isInteractive, paint, say, stopSignal, warn } from "./process.ts";
 
 export default command({
   name: "apptainer prune",

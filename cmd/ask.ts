@@ -8,13 +8,9 @@
  */
 import readline from "node:readline";
 import { Writable } from "node:stream";
-import { paint, say, stopSignal } from "./process.ts";
+import { Cancelled, paint, say, stopSignal } from "./process.ts";
 
-/** The person at the terminal does not want to go on. */
-export class Cancelled extends Error {
-  /** As after SIGINT. */
-  readonly exitCode = 130;
-}
+export { Cancelled } from "./process.ts";
 
 /** One of several things to choose from. */
 export interface Choice {

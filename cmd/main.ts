@@ -3,7 +3,7 @@
 import { EfError, Exit } from "../lib/base/errors.ts";
 import { traceTo } from "../lib/base/trace.ts";
 import { allArgs, type Command, defaultOf } from "./args.ts";
-import { emit, leave, paint, Stopped, say } from "./process.ts";
+import { Cancelled, emit, leave, paint, Stopped, say } from "./process.ts";
 import { commands } from "./table.ts";
 
 async function main(argv: readonly string[]): Promise<number> {
@@ -58,7 +58,7 @@ async function runOne(spec: Command, rawArgs: readonly string[]): Promise<number
     );
     return output.code ?? Exit.ok;
   } catch (error) {
-    if (error instanceof Stopped) {
+    if (error instanceof Stopped || error instanceof Cancelled) {
       say(`ef ${spec.name}: ${error.message}\n`);
       return error.exitCode;
     }

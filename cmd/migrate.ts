@@ -11,8 +11,7 @@ import {
   placeOf,
 } from "../lib/migrate.ts";
 import { command, type Output, syncing } from "./args.ts";
-import { Cancelled } from "./ask.ts";
-import { isInteractive, paint, Stopped, say, stderrIsTerminal, stopSignal } from "./process.ts";
+import { Cancelled, isInteractive, paint, Stopped, say, stderrIsTerminal, stopSignal } from "./process.ts";
 import { progress } from "./progress.ts";
 import { transferFlags } from "./transfer.ts";
 

@@ -91,6 +91,12 @@ export class Stopped extends Error {
   }
 }
 
+/** The person at the terminal does not want to go on. */
+export class Cancelled extends Error {
+  /** As after SIGINT. */
+  readonly exitCode = 130;
+}
+
 /**
  * Aborts at SIGINT, SIGTERM or SIGHUP. From the first call on, these no longer end the process at once.
  *

@@ -120,3 +120,23 @@ describe.skipIf(!have("tmux"))("ef apptainer init on a terminal [needs tmux]", (
     expect(await terminal.shows("code=2")).toContain("ef init");
   });
 });
+
+describe.skipIf(!have("tmux"))("ef apptainer build on a terminal [needs tmux]", () => {
+  test("without a name the environments are shown, and the one that is chosen is built; Ctrl-C builds none", async () => {
+    using at = home({ apptainer: { venv_base: "~/venvs", sif_store: "~/sif" } });
+    for (const [name, version] of Object.entries({ one: "3.11.2", two: "3.9.7" }))
+      at.write(`venvs/${name}/pyvenv.cfg`, `home = /usr/bin\nversion = ${version}\n`);
+    await using terminal = await Terminal.open(at, "ef apptainer build --dry-run");
+    expect(await terminal.shows("Which environment")).toMatch(
+      /one +Python 3\.11\.2 +no image\s[\s\S]*two +Python 3\.9\.7/,
+    );
+    await terminal.press("Down", "Enter");
+    expect(await terminal.shows("code=0")).toContain("# apptainer build");
+    expect(await terminal.screen()).toContain("From: python:3.9-slim");
+    await using other = await Terminal.open(at, "ef apptainer build --dry-run");
+    await other.answer("Which environment", "C-c");
+    const screen = await other.shows("code=130");
+    expect(screen).toContain("nothing built");
+    expect(screen).not.toContain("Bootstrap");
+  });
+});

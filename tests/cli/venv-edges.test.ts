@@ -5,6 +5,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSyn
 import { join } from "node:path";
 import { haveUv, makeEnv, withUv } from "../envs.ts";
 import { efArgv, Home, have, run, until } from "../helpers.ts";
+import { Terminal } from "../terminal.ts";
 
 const uid = process.geteuid?.() ?? 0;
 /** What makes root heed modes. */
@@ -222,5 +223,15 @@ describe.skipIf(!haveUv)("venv, among other things [needs uv]", () => {
       'eval "$(ef venv activate two)"; echo $VIRTUAL_ENV_PROMPT; eval "$(ef venv activate one)"; echo $VIRTUAL_ENV_PROMPT',
     );
     expect(active.stdout).toBe("two\none\n");
+  });
+
+  test.skipIf(!have("tmux"))("rm: Ctrl-C at the question deletes nothing, and is no error [needs tmux]", async () => {
+    using at = elsewhere();
+    await using terminal = await Terminal.open(at, "ef venv rm one");
+    await terminal.answer("Delete ", "C-c");
+    const screen = await terminal.shows("code=130");
+    expect(screen).toContain("ef venv rm: cancelled");
+    expect(screen).not.toContain("EF_LOG");
+    expect(existsSync(join(at.dir, "store/one.tar.zst"))).toBe(true);
   });
 });
