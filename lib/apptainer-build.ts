@@ -23,7 +23,7 @@ import { buildEnv, type Making, make, named, names, pythonsOf, tryImage } from "
 import { packEnvironment } from "./images/packing.ts";
 import { fakerootProblem } from "./images/privileges.ts";
 import { withRecord } from "./images/records.ts";
-import { assertAlone, type BuiltRecord, type Image, imageOf, packagesSum } from "./images/store.ts";
+import { assertAlone, type BuiltRecord, existingImage, type Image, imageOf, packagesSum } from "./images/store.ts";
 import { assertRoom, workDirs, workIn } from "./images/workspace.ts";
 import { updateConfig } from "./settings.ts";
 
@@ -189,24 +189,6 @@ const warner =
     warnings.push(message);
     options.onEvent?.({ type: "warning", name: image.name, message });
   };
-
-/** @throws {EfError} EXISTS where there is something that is no image */
-function existingImage(sif: string): boolean {
-  if (!isThere(sif)) return false;
-  if (statSync(sif, { throwIfNoEntry: false })?.isDirectory() !== true) return true;
-  throw new EfError("EXISTS", `Cannot build ${sif}: there is a directory of that name`, {
-    hint: "move it away, or choose another apptainer.sif_store",
-    path: sif,
-  });
-}
-
-function isThere(sif: string): boolean {
-  try {
-    return present(sif);
-  } catch (error) {
-    throw writeError("Cannot look for the image", sif, error);
-  }
-}
 
 function makeStore(dir: string): void {
   try {

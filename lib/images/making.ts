@@ -26,11 +26,18 @@ export interface Making {
 /**
  * The base as a definition file can name it: there `#` begins a comment, and spaces end a path. What holds such is reached by
  * a link in the directory of the build.
+ *
+ * @param workDir undefined to say it only
+ * @throws {EfError} NO_SPACE, IO
  */
 export function named(base: BaseImage, workDir: string | undefined): Pick<BaseImage, "bootstrap" | "from"> {
   const { bootstrap, from, path, tag = "" } = base;
   if (path === undefined || /^[A-Za-z0-9_./+@~,=-]+$/.test(path)) return { bootstrap, from };
-  if (workDir !== undefined) symlinkSync(path, join(workDir, names.base));
+  try {
+    if (workDir !== undefined) symlinkSync(path, join(workDir, names.base));
+  } catch (error) {
+    throw writeError(`Cannot write to ${workDir}`, path, error);
+  }
   return { bootstrap, from: names.base + tag };
 }
 

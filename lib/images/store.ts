@@ -1,7 +1,8 @@
 /** Images of environments: what the configuration says of them, and where their files are. */
 import { createHash } from "node:crypto";
+import { type Stats, statSync } from "node:fs";
 import { basename, join } from "node:path";
-import { EfError } from "../base/errors.ts";
+import { EfError, writeError } from "../base/errors.ts";
 import { nearest } from "../base/nearest.ts";
 import type { Env } from "../base/paths.ts";
 import type { Config } from "../config/schema.ts";
@@ -152,4 +153,23 @@ function fileNameProblem(name: string): string | undefined {
       : Buffer.byteLength(name) > longestName
         ? `it is longer than ${longestName} bytes`
         : undefined;
+}
+
+/**
+ * Is there an image? A link that leads nowhere is none: the new one takes its place.
+ *
+ * @throws {EfError} EXISTS where there is a directory; IO
+ */
+export function existingImage(sif: string): boolean {
+  let stat: Stats | undefined;
+  try {
+    stat = statSync(sif, { throwIfNoEntry: false });
+  } catch (error) {
+    throw writeError("Cannot look for the image", sif, error);
+  }
+  if (!stat?.isDirectory()) return stat !== undefined;
+  throw new EfError("EXISTS", `Cannot build ${sif}: there is a directory of that name`, {
+    hint: "move it away, or choose another apptainer.sif_store",
+    path: sif,
+  });
 }

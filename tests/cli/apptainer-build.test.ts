@@ -5,6 +5,7 @@ import {
   mkdirSync,
   readdirSync,
   renameSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -174,6 +175,15 @@ describe.skipIf(!can)("ef apptainer build [needs apptainer, uv]", () => {
     at.write(".euler-files.json", config);
     expect((await at.ef(["apptainer", "build", "one"])).stderr).toContain("is there already");
     expect(configOf(at).apptainer.images.one.sif_filename).toBe("one.sif");
+  });
+
+  test("a link in the store that leads nowhere is no image: it is built", async () => {
+    using at = await withEnvs({ one: ["six"] });
+    expect((await at.ef(["apptainer", "build", "one"])).code).toBe(0);
+    rmSync(sif(at, "one"));
+    symlinkSync("/nonexistent/one.sif", sif(at, "one"));
+    expect((await at.ef(["apptainer", "build", "one"])).stderr).toContain("one: built");
+    expect((await inside(at, sif(at, "one"), "python", "-c", "import six")).code).toBe(0);
   });
 
   test("a dry run shows the definition and writes nothing; it needs no apptainer", async () => {
