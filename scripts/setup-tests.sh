@@ -46,6 +46,8 @@ python3              |python3 python3-venv|every test beside euler-files, and wi
 /usr/sbin/debootstrap|debootstrap         |apptainer and images, where the machine has no apptainer of its own
 skopeo               |skopeo             |images from a registry and from archives
 /usr/share/lmod/lmod/libexec/lmod|lmod    |the modules of Lmod
+/usr/sbin/slurmctld  |slurm-wlm          |every test on Slurm
+/usr/sbin/munged     |munge              |every test on Slurm
 END
 }
 

@@ -18,6 +18,7 @@ const layers = [
   "lib/engine",
   "lib/envs",
   "lib/images",
+  "lib/stage",
   "lib",
   "mod.ts",
   "cmd",
