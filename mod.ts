@@ -41,9 +41,27 @@ export {
 export { EfError, type ErrorCode } from "./lib/base/errors.ts";
 export { type Dialect, dialects, exportText } from "./lib/base/shell.ts";
 export { type TraceEvent, traceTo } from "./lib/base/trace.ts";
+export { CacheWorkspace, type CacheWorkspaceOptions } from "./lib/cache-workspace.ts";
 export { type Preset, presets } from "./lib/config/presets.ts";
 export type { Config, RawConfig } from "./lib/config/schema.ts";
 export { checkConfig, configPath, loadConfig } from "./lib/config/store.ts";
+export {
+  Datamover,
+  type DatamoverOptions,
+  type DtTool,
+  type WaitforOptions,
+  waitfor,
+} from "./lib/datamover.ts";
+export {
+  cancelMoverJob,
+  type MoverJob,
+  type MoverJobState,
+  moveInBackground,
+  moverJobEnd,
+  moverJobState,
+  moverJobs,
+} from "./lib/datamover-jobs.ts";
+export type { MoverProcess } from "./lib/datamover-process.ts";
 export { type Check, type DoctorOptions, doctor } from "./lib/doctor.ts";
 export type { Deletions } from "./lib/engine/bring-back.ts";
 export type { TransferPlan } from "./lib/engine/engine.ts";
@@ -69,8 +87,12 @@ export {
 } from "./lib/push.ts";
 export { getKey, setKey, updateConfig } from "./lib/settings.ts";
 export { type ShellInitOptions, shellInit } from "./lib/shell-init.ts";
+export { type StagedCopy, type StageEvent, type StageOptions, type StageResult, stage } from "./lib/stage.ts";
+export { type StageJobOptions, stageJob } from "./lib/stage-job.ts";
 export { type Status, type StatusOptions, status, type VarState, type VarStatus } from "./lib/status.ts";
 export { type SyncEvent, type SyncOptions, type SyncResult, type SyncStep, sync } from "./lib/sync.ts";
+export { type RemovedCopy, type UnstageOptions, type UnstageResult, unstage } from "./lib/unstage.ts";
+export { type Removed, type Use, type UseLocalOptions, useLocal } from "./lib/use-local.ts";
 export { type VenvCreated, type VenvCreateOptions, venvCreate } from "./lib/venv-create.ts";
 export { type VenvInstalled, type VenvInstallOptions, venvInstall } from "./lib/venv-install.ts";
 export { type LiveVenv, type SavedVenv, venvFind, venvList, venvLive, venvRemove } from "./lib/venv-list.ts";
@@ -84,3 +106,14 @@ export {
   type VerifyResult,
   verify,
 } from "./lib/verify.ts";
+export {
+  type Allocated,
+  type AllocateOptions,
+  type Extended,
+  type ExtendOptions,
+  type Restorable,
+  type Restored,
+  Workspace,
+  type WorkspaceInfo,
+  type WorkspaceOptions,
+} from "./lib/workspace.ts";

@@ -3,6 +3,7 @@ import { bytesOf, display } from "../lib/base/bytes.ts";
 import { humanBytes } from "../lib/base/units.ts";
 import { loadConfig } from "../lib/config/store.ts";
 import { columns } from "../lib/init.ts";
+import { withWorkspaces } from "../lib/scratch-base.ts";
 import { command } from "./args.ts";
 import { dateText } from "./venv-table.ts";
 
@@ -11,7 +12,8 @@ export default command({
   description: "List built images, and what is on scratch of them",
   args: {},
   async run() {
-    const images = apptainerList(await loadConfig());
+    const config = await withWorkspaces(await loadConfig(), { missing: "leave" });
+    const images = apptainerList(config);
     return { json: { images: images.map(imageJson) }, text: tableText(images) };
   },
 });

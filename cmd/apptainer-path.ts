@@ -1,5 +1,6 @@
 import { apptainerPath } from "../lib/apptainer-run.ts";
 import { loadConfig } from "../lib/config/store.ts";
+import { withWorkspaces } from "../lib/scratch-base.ts";
 import { command } from "./args.ts";
 import { warn } from "./process.ts";
 
@@ -17,7 +18,8 @@ export default command({
     },
   },
   async run({ args }) {
-    const { path, from, warning } = apptainerPath(await loadConfig(), args.image_name);
+    const config = await withWorkspaces(await loadConfig(), { missing: "leave" });
+    const { path, from, warning } = apptainerPath(config, args.image_name);
     if (warning !== undefined && !args.json) warn(warning);
     return {
       json: { image_name: args.image_name, path, from, warnings: warning === undefined ? [] : [warning] },

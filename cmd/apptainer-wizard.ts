@@ -5,6 +5,7 @@ import {
   apptainerInit,
   apptainerNextSteps,
   baseImageProblem,
+  copiesProblem,
   directoryProblem,
   isOnScratch,
   onScratchText,
@@ -57,7 +58,7 @@ async function askAll(config: Config, from: ApptainerAnswers, env: Env): Promise
   const sif_store = await askStore(config, from.sif_store, env);
   const scratch_sif_dir = await text("Directory on scratch that they are copied to (scratch_sif_dir)", {
     initial: from.scratch_sif_dir,
-    check: (answer) => directoryProblem(answer) ?? sameProblem(sif_store, answer, env),
+    check: (answer) => copiesProblem(answer) ?? sameProblem(sif_store, answer, env),
   });
   say(baseImageHelp);
   const base_image = await text("Base image (base_image)", {

@@ -16,7 +16,10 @@ export type ValueKind =
   | "live-venvs"
   | "base-venvs"
   | "images"
-  | "prunable";
+  | "workspaces"
+  | "released-workspaces"
+  | "prunable"
+  | "mover-jobs";
 
 interface Base {
   description: string;
@@ -85,6 +88,8 @@ export interface CommandSpec<A extends Args = Args> {
   args: A;
   /** What follows `--`, for the usage line: `CMD …` is a command line, others are arguments, files among them. */
   rest?: string;
+  /** Programs whose names call it in place of its last word; they are completed so. */
+  programs?: readonly string[];
   /** Command lines and what they do. */
   examples?: readonly (readonly [string, string])[];
   /** JSON Schema of `--input-json` where it is not made of the flags. */
@@ -138,6 +143,10 @@ export const syncing = {
     values: "vars",
   },
   force: { type: "boolean", description: "Compare and copy even if the last sync is fresh" },
+  "node-local": {
+    type: "boolean",
+    description: "Copy to this node's own disk, once for all its tasks",
+  },
   preflight: { type: "boolean", default: true, description: "Do not check first that there is room" },
   workers: {
     type: "string",

@@ -65,8 +65,21 @@ export async function completionTable(commands: Commands): Promise<CompletionCom
     const [first = ""] = spec.name.split(" ");
     if (first !== spec.name && !table.has(first)) table.set(first, group(first));
     table.set(spec.name, info(spec));
+    for (const program of spec.programs ?? []) table.set(`${first} ${program}`, programInfo(`${first} ${program}`));
   }
   return [...table.values()];
+}
+
+/** A program that is called like a sub-command: its flags are its own, its arguments are likely files. */
+function programInfo(name: string): CompletionCommand {
+  const file = { hint: "FILE", description: "", from: "file" } as const;
+  return {
+    name,
+    description: "on a data mover",
+    flags: flagsOf(globals),
+    places: Array(9).fill(file),
+    rest: undefined,
+  };
 }
 
 function flagsOf(args: Args): CompletionFlag[] {

@@ -8,7 +8,8 @@ import { commands } from "./table.ts";
 
 async function main(argv: readonly string[]): Promise<number> {
   if (process.env.EF_TRACE || process.env.EF_LOG) traceTo((await import("./trace.ts")).sink());
-  const { names, rest, help, version } = find(takeConfig(argv));
+  const words = argv.includes("dm") ? (await import("./dm-words.ts")).beforeTool(argv, commands) : argv;
+  const { names, rest, help, version } = find(takeConfig(words));
   if (version) {
     emit((await import("./version.ts")).versionText());
     return Exit.ok;

@@ -37,10 +37,17 @@ export function emit(text: string): boolean {
   }
 }
 
+let tag = "";
+
+/** Begin each line on stderr with this from now on: many tasks write to one log. */
+export function tagLines(text: string): void {
+  tag = text;
+}
+
 /** For people: stderr. Where that is lost (a terminal that hung up, a full disk), the work itself goes on. */
 export function say(text: string): void {
   try {
-    writeAll(2, text);
+    writeAll(2, tag === "" ? text : text.replace(/^(?=[^\n])/gm, () => tag));
   } catch {
     // there is nobody to tell
   }
@@ -160,6 +167,11 @@ export function forwardSignals(send: (name: NodeJS.Signals) => void): () => void
     for (const [name, listener] of listeners) process.off(name, listener);
     if (controller) for (const name of names) if (!ignored.includes(name)) process.on(name, abort);
   };
+}
+
+/** Do not end at a signal that would end us. */
+export function outlive(name: NodeJS.Signals): void {
+  process.on(name, () => {});
 }
 
 /** Is our process group the one that the terminal sends Ctrl-C to? (proc(5), /proc/pid/stat: pgrp and tpgid.) */

@@ -3,7 +3,8 @@ import { bytesOf, display } from "../lib/base/bytes.ts";
 import { humanCount, humanDuration, plural, sizeText } from "../lib/base/units.ts";
 import { namesKept, type TransferPlan } from "../lib/engine/engine.ts";
 import type { SyncEvent, SyncStep } from "../lib/sync.ts";
-import { paint, say, stderrIsTerminal, warn } from "./process.ts";
+import { lineTag } from "./line-tag.ts";
+import { paint, say, stderrIsTerminal, tagLines, warn } from "./process.ts";
 
 /** Seconds between two lines of progress in a log. */
 const logEveryS = 10;
@@ -11,6 +12,10 @@ const logEveryS = 10;
 const frameMs = 100;
 /** Seconds over which the rate is averaged. */
 const windowS = 5;
+
+/** From so much on a transfer belongs into a job: that is minutes of a login node. */
+const muchBytes = 10 * 2 ** 30;
+const muchFiles = 100_000;
 
 /** What a file costs besides its bytes, in bytes: a request or three on slow storage. */
 const fileCost = 256 << 10;
@@ -33,6 +38,8 @@ export interface ProgressOptions {
   quiet: boolean;
   /** Which of the names in a plan to show. */
   names: "none" | "first" | "all";
+  /** A command of the user runs, or will: no bars on its terminal, and it would inherit a low priority. */
+  beside?: boolean;
 }
 
 /** What is known of a transfer before it begins. */
@@ -40,6 +47,7 @@ type Plan = Pick<TransferPlan, "files" | "bytes" | "names">;
 
 type Shown<C extends { name: string; plan: Plan }, R extends { name: string }> =
   | { type: "warning"; name?: string; message: string }
+  | { type: "login-node" }
   | { type: "waiting"; name: string; who: string }
   | ({ type: "copying" } & C)
   | { type: "progress"; name: string; bytes: number; files: number }
@@ -51,20 +59,28 @@ export type Copying<E> = Extract<E, { type: "copying" }>;
 interface Words<C, R> {
   copying(event: C): string;
   result(result: R): string;
+  /** How to have it done in a job. */
+  inJob?: string;
 }
 
 export const syncProgress = (options: ProgressOptions): ((event: SyncEvent) => void) =>
   progress<Copying<SyncEvent>, SyncStep>(options, {
     copying: ({ why, plan }) => `${why}; ${changes(plan)}`,
     result: resultLine,
+    inJob: "ef stage --job, or sbatch --wrap 'ef sync'",
   });
 
 export function progress<C extends { name: string; plan: Plan }, R extends { name: string }>(
-  { quiet, names }: ProgressOptions,
+  { quiet, names, beside = false }: ProgressOptions,
   words: Words<C, R>,
 ): (event: Shown<C, R>) => void {
-  if (quiet) return () => {};
-  const live = stderrIsTerminal() && !process.env.CI && process.env.TERM !== "dumb";
+  const onLogin = () =>
+    void (beside || import("../lib/drivers/priority.ts").then((priority) => priority.lowerPriority()));
+  if (quiet) return ({ type }) => (type === "login-node" ? onLogin() : undefined);
+  const tag = lineTag(process.env);
+  tagLines(tag?.text ?? "");
+  const live = !beside && !tag?.isShared && stderrIsTerminal() && !process.env.CI && process.env.TERM !== "dumb";
+  let advises = false;
   const bars = new Map<string, Bar>();
   let drawn = 0;
   let lastAt = performance.now();
@@ -99,6 +115,9 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
         clear();
         warn(event.name === undefined ? event.message : `${shown(event.name)}: ${event.message}`);
         return;
+      case "login-node":
+        advises = true;
+        return onLogin();
       case "waiting":
         return print(`${shown(event.name)}: waiting for ${event.who}`);
       case "copying": {
@@ -106,6 +125,10 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
         const list = names !== "none" ? plan.names.map((name) => `\n    ${name}`).join("") : "";
         const more = names === "first" && plan.names.length === namesKept ? "\n    … (all names: --verbose)" : "";
         print(`${shown(event.name)}: ${words.copying(event)}${list}${more}`);
+        if (advises && words.inJob && (plan.bytes >= muchBytes || plan.files >= muchFiles)) {
+          advises = false;
+          print(`${shown(event.name)}: much for a login node; in a job it is faster and slows nobody: ${words.inJob}`);
+        }
         const { name } = event;
         const whole = { ofBytes: plan.bytes, ofFiles: plan.files };
         if (plan.files > 0) bars.set(name, { name: shown(name), bytes: 0, files: 0, ...whole, seen: [] });

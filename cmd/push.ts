@@ -28,6 +28,7 @@ export default command({
     delete: { type: "boolean", description: "Delete at the source what was deleted on scratch; asks first" },
     yes: { type: "boolean", alias: "y", description: "Delete without a question, also more than half of a tree" },
     verbose: { type: "boolean", alias: "v", description: "Name every file that changes" },
+    "node-local": { ...syncing["node-local"], description: "Push the copies on this node's own disk" },
     preflight: syncing.preflight,
     workers: syncing.workers,
     bwlimit: syncing.bwlimit,
@@ -42,6 +43,7 @@ export default command({
     const result = await push(await loadConfig(), {
       only: args.var,
       dryRun,
+      ...(args["node-local"] ? { nodeLocal: true } : {}),
       delete: args.delete,
       yes: args.yes,
       ...(isInteractive() ? { confirm: askToDelete } : {}),
@@ -70,7 +72,11 @@ async function askToDelete({ name, source, count, names }: Deletions): Promise<b
 }
 
 export const pushProgress = (options: ProgressOptions): ((event: PushEvent) => void) =>
-  progress<Copying<PushEvent>, PushVar>(options, { copying: ({ plan }) => changes(plan), result: resultLine });
+  progress<Copying<PushEvent>, PushVar>(options, {
+    copying: ({ plan }) => changes(plan),
+    result: resultLine,
+    inJob: "sbatch --wrap 'ef push'",
+  });
 
 /** `3 files, 12M to push`. */
 function changes({ files, bytes, links, attributes, newInodes, deleted, conflicts }: PushSummary): string {
@@ -86,14 +92,15 @@ function changes({ files, bytes, links, attributes, newInodes, deleted, conflict
   return parts.join(", ") || "nothing to push";
 }
 
-function resultLine({ name, source, status, plan, error, seconds }: PushVar): string {
+function resultLine({ name, source, status, plan, later, error, seconds }: PushVar): string {
   const why = error ? `\n${name}: ${paint("red", error.message)}${error.hint ? `\n  ${error.hint}` : ""}` : "";
   switch (status) {
     case "pushed": {
       const what = plan && plan.files > 0 ? `${plural(plan.files, "file")}, ${sizeText(plan.bytes)}` : "no file";
       const deleted = plan?.deleted ? `, ${humanCount(plan.deleted)} deleted` : "";
+      const rest = later ? `; ${humanCount(later)} for later: being written, or changed on both sides` : "";
       const word = error ? paint("yellow", "pushed in part") : paint("green", "pushed");
-      return `${name}: ${word} (${what}${deleted}, ${humanDuration(seconds)})${why}`;
+      return `${name}: ${word} (${what}${deleted}, ${humanDuration(seconds)})${rest}${why}`;
     }
     case "scratch-missing":
       return `${name}: nothing on scratch`;

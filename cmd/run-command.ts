@@ -7,8 +7,10 @@ import { forwardSignals, ignoredSignals, say, warn } from "./process.ts";
 /** What became of the command. */
 export interface Heard {
   ran?: true;
-  /** When SIGTERM came, on the clock of `performance.now()`. */
-  termAtMs?: number;
+  /** It runs. */
+  onStart?: () => void;
+  /** It was sent a signal. */
+  onSignal?: (name: NodeJS.Signals) => void;
 }
 
 /** The runtime reads arguments as UTF-8, and would hand on others changed. @throws {EfError} USAGE */
@@ -32,9 +34,10 @@ export async function runCommand(
       env,
       forward(send) {
         heard.ran = true;
+        heard.onStart?.();
         return forwardSignals((name) => {
-          if (name === "SIGTERM") heard.termAtMs ??= performance.now();
           send(name);
+          heard.onSignal?.(name);
         });
       },
       ignore: ignoredSignals(),

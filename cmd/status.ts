@@ -113,7 +113,8 @@ function stateText({ state, why, holder, goneFiles = 0, ofFiles = 0 }: VarStatus
   if (state === "source-missing") return "source missing";
   if (state === "stale") return `stale (${why})`;
   if (state !== "syncing") return state;
-  return holder ? `syncing (${describeHolder(holder)})` : "syncing";
+  if (!holder) return "syncing";
+  return `syncing (${holder.job ? `job ${holder.job} on ${holder.node ?? holder.host}` : describeHolder(holder)})`;
 }
 
 /** Days from which a purge is near. */

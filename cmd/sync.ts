@@ -24,6 +24,7 @@ export default command({
       description: "Say what would be copied, touch nothing, print no exports",
     },
     force: syncing.force,
+    "node-local": syncing["node-local"],
     verbose: { type: "boolean", alias: "v", description: "Name every file that changes" },
     shell: {
       type: "enum",
@@ -50,6 +51,7 @@ export default command({
       force: args.force,
       dryRun: args["dry-run"],
       allNames: args.verbose,
+      ...(args["node-local"] ? { nodeLocal: true } : {}),
       preflight: args.preflight,
       ...transferFlags(args),
       signal: stopSignal, // a function: the handlers take a millisecond, and a fresh sync needs none

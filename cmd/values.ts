@@ -4,6 +4,9 @@ import { realPath } from "../lib/base/paths.ts";
 import { configPath } from "../lib/config/store.ts";
 import { type Commands, command, namesOf, type ValueKind } from "./args.ts";
 
+/** How long somebody waits at a prompt for what a program of the site lists, in milliseconds. */
+const askMs = 2000;
+
 /** A configuration larger than this is none, in bytes. */
 const configLimit = 16 * 2 ** 20;
 
@@ -55,7 +58,16 @@ const sources: Record<Exclude<ValueKind, "file" | "dir">, (commands: Commands) =
     ]);
     return prunable(checkConfig(config(), configPath()), process.env);
   },
+  workspaces: async () => {
+    const { Workspace } = await import("../lib/workspace.ts");
+    return (await new Workspace({ signal: AbortSignal.timeout(askMs) }).list()).map(({ id }) => id);
+  },
+  "released-workspaces": async () => {
+    const { Workspace } = await import("../lib/workspace.ts");
+    return (await new Workspace({ signal: AbortSignal.timeout(askMs) }).listExpired()).map(({ id }) => id);
+  },
   images: async () => Object.keys(table(table(config().apptainer).images)),
+  "mover-jobs": async () => (await import("../lib/datamover-jobs.ts")).moverJobs().map(({ id }) => id),
   commands: async (commands) => namesOf(commands).map((name) => name.replaceAll(" ", ".")),
 };
 

@@ -4,6 +4,7 @@ import { EfError, Exit } from "../lib/base/errors.ts";
 import { type Env, expandPath, tilde, variablesIn } from "../lib/base/paths.ts";
 import type { Config, RawConfig } from "../lib/config/schema.ts";
 import { checkConfig, configPath, configVersion, readRaw } from "../lib/config/store.ts";
+import { workspaceOf } from "../lib/drivers/hpc-workspace.ts";
 import type { Usage } from "../lib/engine/usage.ts";
 import {
   type Answers,
@@ -26,7 +27,7 @@ import {
   summary,
   withSchema,
 } from "../lib/init.ts";
-import { pathProblem, replaceConfig } from "../lib/settings.ts";
+import { pathProblem, replaceConfig, scratchProblem } from "../lib/settings.ts";
 import type { Output } from "./args.ts";
 import { Cancelled, type Choice, confirm, one, several, text } from "./ask.ts";
 import { paint, Stopped, say, stopSignal, warn } from "./process.ts";
@@ -130,13 +131,14 @@ async function askScratch(old: string | undefined, env: Env): Promise<string> {
     const hint = env.TMPDIR ? ` TMPDIR (${env.TMPDIR}) is of one node, and empty after a job.` : "";
     say(`No variable such as SCRATCH is set here.${hint}\n`);
   }
-  return askPath("Directory on the fast storage", env);
+  return askPath("Directory on the fast storage, or ws:NAME for a workspace", env, "", scratchProblem);
 }
 
 /** Ask for a directory until it is one, or is wanted all the same. */
-async function askPath(question: string, env: Env, initial = ""): Promise<string> {
+async function askPath(question: string, env: Env, initial = "", check = pathProblem): Promise<string> {
   for (let from = initial; ; ) {
-    const path = await text(question, { initial: from, check: pathProblem });
+    const path = await text(question, { initial: from, check });
+    if (workspaceOf(path)) return path; // the first sync makes it
     const unset = variablesIn(path).filter((name) => !env[name]);
     const why =
       unset.length > 0 ? `${unset.join(", ")} is not set here` : whyNoDirectory(expandPath(path, env, question));

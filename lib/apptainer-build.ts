@@ -1,6 +1,6 @@
 /** `ef apptainer build`: an environment frozen into an image. */
+
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, statSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { EfError, reasonOf, writeError } from "./base/errors.ts";
 import { tempBeside, writeAtomic } from "./base/files.ts";
@@ -9,6 +9,7 @@ import { version } from "./base/version.ts";
 import type { Config } from "./config/schema.ts";
 import { configPath } from "./config/store.ts";
 import { buildArgv, findApptainer, takesSquashArgs } from "./drivers/apptainer.ts";
+import { processors } from "./drivers/limits.ts";
 import { describeHolder, lock } from "./engine/lock.ts";
 import { removeParts, removeTree } from "./engine/temp.ts";
 import { findEnvironment, lockFileOf, nameOf, venvBase } from "./envs/base.ts";
@@ -161,7 +162,7 @@ function jobOf(config: Config, name: string, options: ApptainerBuildOptions, env
     sharesPackages: entries.get("include-system-site-packages")?.toLowerCase() === "true",
     buildArgs: args,
     compressor: options.compressor ?? own?.compressor,
-    processors: options.processors ?? own?.processors ?? availableParallelism(),
+    processors: options.processors ?? own?.processors ?? processors(),
     workDirs: workDirs(options.tmpdir ?? own?.tmpdir, env, dirname(image.sif)),
     cacheDir: cacheDir && resolve(expandPath(cacheDir, env, "ef.apptainer.cachedir")),
     warnings: [],

@@ -4,6 +4,7 @@ import { nearest } from "./base/nearest.ts";
 import { type Env, expandPath, isWithin, realPath, tilde, variablesIn } from "./base/paths.ts";
 import { type Config, type RawConfig, unknownKeys } from "./config/schema.ts";
 import { checkConfig, configVersion } from "./config/store.ts";
+import { workspaceOf } from "./drivers/hpc-workspace.ts";
 import { baseImage } from "./images/base-image.ts";
 import { assertContainerPath } from "./images/container-path.ts";
 import { columns } from "./init.ts";
@@ -109,7 +110,8 @@ function assertPlaces(section: Section, config: Config, env: Env): string[] {
       hint: "nothing was saved; give another one",
     });
   for (const field of directoryFields) {
-    const why = section[field] === "" ? undefined : directoryProblem(section[field]);
+    const problem = field === "scratch_sif_dir" ? copiesProblem : directoryProblem;
+    const why = section[field] === "" ? undefined : problem(section[field]);
     if (why) throw refuse(field, section[field], why);
   }
   assertContainerPath(section.container_venv_path, "apptainer.container_venv_path");
@@ -126,6 +128,10 @@ export function directoryProblem(text: string): string | undefined {
   if (/\p{Cc}/u.test(text)) return "it holds a control character";
   return text.includes("\uFFFD") ? "it is not valid UTF-8" : pathProblem(text);
 }
+
+/** As {@link directoryProblem}, for one on scratch, which may lie in a workspace. */
+export const copiesProblem = (text: string): string | undefined =>
+  workspaceOf(text) && !/\p{Cc}/u.test(text) ? undefined : directoryProblem(text);
 
 /** Images are copied from one to the other. */
 export const sameProblem = (store: string, copies: string, env: Env): string | undefined =>

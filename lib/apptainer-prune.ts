@@ -35,6 +35,7 @@ import {
   tempPrefixOf,
 } from "./images/prune-targets.ts";
 import { withoutRecord } from "./images/records.ts";
+import { withWorkspaces } from "./scratch-base.ts";
 import { updateConfig } from "./settings.ts";
 
 export { type PruneMode, pruneModes } from "./images/prune-targets.ts";
@@ -93,10 +94,12 @@ const countingMs = 15_000;
  * @example
  * const { deleted } = await apptainerPrune(await loadConfig(), { name: "train", mode: "sif" });
  */
-export async function apptainerPrune(config: Config, options: PruneOptions): Promise<PruneResult> {
+export async function apptainerPrune(written: Config, options: PruneOptions): Promise<PruneResult> {
   const { name, mode = "both", dryRun = false, env = process.env, signal, onEvent } = options;
   const configFile = options.configFile ?? configPath(env);
   signal?.throwIfAborted();
+  const places = { env, missing: "leave", signal } as const;
+  const config = await withWorkspaces(written, places);
   const subject = subjectOf(config, env, name, mode);
   const { hasRecord, warnings } = subject;
   assertDeletable(subject, configFile, env);
@@ -113,7 +116,7 @@ export async function apptainerPrune(config: Config, options: PruneOptions): Pro
   if (options.confirm && !(await options.confirm(plan))) return { ...result, status: "aborted" };
   signal?.throwIfAborted();
   await using _ = await lockAll(subject, signal);
-  const now = subjectOf(await loadConfig(configFile), env, name, mode);
+  const now = subjectOf(await withWorkspaces(await loadConfig(configFile), places), env, name, mode);
   assertSame(subject, now);
   assertDeletable(now, configFile, env);
   const job: Job = { ...now, name, signal, done: [], errors: [] };

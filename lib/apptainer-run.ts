@@ -3,6 +3,7 @@ import type { Config } from "./config/schema.ts";
 import { findApptainer, runArgv } from "./drivers/apptainer.ts";
 import { builtImage } from "./images/store.ts";
 import { type BestCopy, bestCopy } from "./images/whole.ts";
+import { withWorkspaces } from "./scratch-base.ts";
 
 export interface ApptainerPathOptions {
   /** Values of `$VARS` in paths, and `PATH`. @default process.env */
@@ -33,11 +34,12 @@ export function apptainerPath(
  * @throws {EfError} as {@link apptainerPath}; TOOL_MISSING without apptainer
  */
 export async function apptainerRun(
-  config: Config,
+  written: Config,
   name: string,
   args: readonly string[] = [],
   { env = process.env, signal }: ApptainerPathOptions = {},
 ): Promise<BestCopy & { argv: string[] }> {
+  const config = await withWorkspaces(written, { env, missing: "leave", signal });
   const copy = apptainerPath(config, name, { env });
   return { ...copy, argv: runArgv(await findApptainer(env, signal), copy.path, args) };
 }

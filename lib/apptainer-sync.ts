@@ -10,6 +10,7 @@ import { builtinOptions, ensureScratch, quotasOnce, Space, withFlags } from "./e
 import { scratchRoot } from "./engine/plan.ts";
 import { type BroughtImage, bringImage, type ImageContext, type ImageEvent, type ImagePlan } from "./images/copying.ts";
 import { builtImage, type Image, imagesOf, onScratch } from "./images/store.ts";
+import { withWorkspaces } from "./scratch-base.ts";
 import { unexpected } from "./sync.ts";
 
 export interface ApptainerSyncOptions {
@@ -64,8 +65,16 @@ export interface ApptainerSyncResult {
  * @example
  * const { errors } = await apptainerSync(await loadConfig(), { only: ["train"] });
  */
-export async function apptainerSync(asked: Config, options: ApptainerSyncOptions = {}): Promise<ApptainerSyncResult> {
+export async function apptainerSync(written: Config, options: ApptainerSyncOptions = {}): Promise<ApptainerSyncResult> {
   const { env = process.env, signal, onEvent, workers, bwlimit } = options;
+  const notes: string[] = [];
+  const onWarning = (message: string) => void notes.push(message);
+  const asked = await withWorkspaces(written, {
+    env,
+    missing: options.dryRun ? "fail" : "allocate",
+    onWarning,
+    signal,
+  });
   const config = withFlags(asked, { ...(workers ? { workers } : {}), ...(bwlimit ? { bwlimit } : {}) });
   const images = chosen(config, env, options.only);
   const warnings: string[] = [];
@@ -74,6 +83,7 @@ export async function apptainerSync(asked: Config, options: ApptainerSyncOptions
     onEvent?.(event);
   };
   signal?.throwIfAborted();
+  for (const message of notes) tell({ type: "warning", name: "workspace", message });
   if (!config.apptainer) throw notConfigured();
   const tasks = images.map((image) => ({ image, scratch: onScratch(config, env, image) }));
   const [first] = tasks;

@@ -17,6 +17,8 @@ import { describeIncongruence, incongruences } from "./config/congruency.ts";
 import { type Config, type RawConfig, unknownKeys } from "./config/schema.ts";
 import { checkConfig, configPath, readRaw } from "./config/store.ts";
 import { checkApptainer, checkBuilds } from "./doctor-apptainer.ts";
+import { checkDatamover } from "./doctor-datamover.ts";
+import { checkWorkspaces } from "./doctor-workspace.ts";
 import { describeMount, isInMemory, type Mount, mountOf, mounts, nodeLocalLockOption } from "./drivers/filesystem.ts";
 import { type Limits, limits } from "./drivers/limits.ts";
 import { type Finding, fail, failure, ok, warn, withinLimit } from "./engine/finding.ts";
@@ -26,6 +28,7 @@ import { checkRoots } from "./engine/roots.ts";
 import { checkIntegration, checkPath } from "./engine/shell-setup.ts";
 import { freeSpace } from "./engine/space.ts";
 import { checkQuota, checkRsync, checkSlurm, checkTool, tools } from "./engine/tools.ts";
+import { withWorkspaces } from "./scratch-base.ts";
 
 export interface DoctorOptions {
   /** @default process.env */
@@ -91,6 +94,9 @@ const checks: Record<string, Record<string, Work>> = {
     ),
     apptainer: (facts, signal) => checkApptainer(toolContext(facts, signal)), // in its place among the tools
     slurm: (facts, signal) => checkSlurm(toolContext(facts, signal)),
+    workspaces: ({ raw, ...facts }, signal) =>
+      checkWorkspaces({ ...toolContext(facts, signal), written: raw?.scratch_base }),
+    "data mover": (facts, signal) => checkDatamover(toolContext(facts, signal)),
     "image builds": (facts, signal) => checkBuilds(toolContext(facts, signal)),
   },
   shell: {
@@ -144,12 +150,13 @@ export async function doctor(options: DoctorOptions = {}): Promise<Check[]> {
 
 const toolContext = ({ env, config }: Facts, signal: AbortSignal) => ({ env, config, signal });
 
-async function configFile(facts: Facts): Promise<Finding> {
+async function configFile(facts: Facts, signal: AbortSignal): Promise<Finding> {
   const path = facts.file ?? configPath(facts.env);
   facts.file = path;
   await promises.readFile(path).catch(() => {}); // only to see that it answers
   facts.raw = await readRaw(path);
   facts.config = checkConfig(facts.raw, path);
+  facts.config = await withWorkspaces(facts.config, { env: facts.env, missing: "leave", signal });
   try {
     facts.steps = plan(facts.config, facts.env).steps;
   } catch {
@@ -214,6 +221,7 @@ function scratchVariable({ config, env }: Facts): Finding {
 async function scratchDir(facts: Facts): Promise<Finding | undefined> {
   const { config, env } = facts;
   if (scratchVariable(facts).state === "fail") return undefined;
+  if (config?.scratch_base.startsWith("ws:")) return undefined; // there is none, which the line of workspaces says
   const base = config ? scratchRoot(config, env) : (env.SCRATCH as string);
   const [stat] = await Promise.allSettled([promises.stat(base)]);
   facts.scratchBase = base;

@@ -8,6 +8,7 @@ import { humanBytes } from "./base/units.ts";
 import { type Preset, presetOf, presets } from "./config/presets.ts";
 import { type Config, type RawConfig, unknownKeys } from "./config/schema.ts";
 import { checkConfig, configVersion } from "./config/store.ts";
+import { workspaceOf } from "./drivers/hpc-workspace.ts";
 import { plan } from "./engine/plan.ts";
 import { checkRoots } from "./engine/roots.ts";
 import { type Usage, type UsageOptions, usage } from "./engine/usage.ts";
@@ -266,7 +267,10 @@ export function review(raw: RawConfig, env: Env): { warnings: string[]; error: s
   const config = checkConfig(raw, "the configuration");
   const unset = expandConfig(config, env).unset.map(({ key }) => key);
   // Paths that are not known here overlap with nothing.
-  const scratch_base = unset.includes("scratch_base") ? "/scratch-is-not-known-here" : config.scratch_base;
+  const scratch_base =
+    unset.includes("scratch_base") || workspaceOf(config.scratch_base)
+      ? "/scratch-is-not-known-here"
+      : config.scratch_base;
   const vars = Object.fromEntries(
     Object.entries(config.vars).filter(([name]) => !unset.includes(`vars.${name}.source`)),
   );

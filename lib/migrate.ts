@@ -47,6 +47,7 @@ import {
 import { plan, type Step } from "./engine/plan.ts";
 import { removeParts } from "./engine/temp.ts";
 import type { Mended } from "./migrate-envs.ts";
+import { withWorkspaces } from "./scratch-base.ts";
 import { updateConfig } from "./settings.ts";
 
 export { type Movable, movables } from "./engine/move-what.ts";
@@ -126,7 +127,7 @@ export interface MigrateResult extends MovePlan {
  * @example
  * const { newPath } = await migrate(await loadConfig(), { what: "HF_HOME", to: "$PROJECT/huggingface" });
  */
-export async function migrate(config: Config, options: MigrateOptions): Promise<MigrateResult> {
+export async function migrate(written: Config, options: MigrateOptions): Promise<MigrateResult> {
   const { env = process.env, signal, dryRun = false } = options;
   signal?.throwIfAborted();
   const warnings: string[] = [];
@@ -134,6 +135,7 @@ export async function migrate(config: Config, options: MigrateOptions): Promise<
     if (event.type === "warning") warnings.push(event.message);
     options.onEvent?.(event);
   };
+  const config = await withWorkspaces(written, { env, missing: "leave", signal });
   const configFile = realPath(options.configFile ?? configPath(env));
   const movable = findMovable(config, options.what);
   const files = journalFiles(configFile, movable.what);

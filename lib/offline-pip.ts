@@ -13,39 +13,16 @@
 
 import { readFileSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
-import { run } from "./base/exec.ts";
 import type { Env } from "./base/paths.ts";
 import { quote, type ShellDialect } from "./base/shell.ts";
+import { jobVariables } from "./drivers/host.ts";
 import { linksTo } from "./drivers/uv.ts";
 
-/** The variable in which each scheduler tells a job its id: Slurm, PBS and Torque, LSF, Flux. */
-const jobVariables = ["SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID"];
+export { computeNodes } from "./drivers/login-node.ts";
 
 const switches = ["PIP_NO_INDEX", "UV_NO_INDEX", "UV_OFFLINE"];
 /** Lists that a user may have entries of their own in, and what separates those. */
 type List = readonly [name: string, separator: string, links: readonly string[]];
-
-/** How long `sinfo` may take, in milliseconds: the controller of a large cluster may be busy, and a login must not wait. */
-const sinfoMs = 3000;
-
-/**
- * Short names of the nodes that Slurm runs jobs on; none where there is no Slurm, or it does not answer.
- *
- * @see https://slurm.schedmd.com/sinfo.html (-N: a line for each node and partition, -h: no header)
- */
-export async function computeNodes(env: Env): Promise<string[]> {
-  try {
-    const { stdout } = await run(["sinfo", "-N", "-h", "-o", "%N"], {
-      env,
-      signal: AbortSignal.timeout(sinfoMs),
-      keepBytes: 16 * 2 ** 20,
-    });
-    const names = stdout.split("\n").map((line) => line.trim().replace(/\..*/, ""));
-    return [...new Set(names.filter((name) => /^[A-Za-z0-9][\w-]*$/.test(name)))].sort();
-  } catch {
-    return [];
-  }
-}
 
 /**
  * What `find-links` in pip's configuration files says: a cluster that has wheels of its own names them there, and

@@ -1,4 +1,5 @@
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
+import { dirname } from "node:path";
 import { mapLimit } from "./base/async.ts";
 import { EfError } from "./base/errors.ts";
 import type { Env } from "./base/paths.ts";
@@ -7,17 +8,21 @@ import type { Config } from "./config/schema.ts";
 import { type QuotaLeft, quotas } from "./drivers/quota.ts";
 import {
   type Deletions,
+  lockStep,
   type PushContext,
   type PushedStep,
   type PushStepEvent,
   pushStep,
 } from "./engine/bring-back.ts";
 import { builtinOptions, withFlags } from "./engine/copying.ts";
-import { plan, type Step } from "./engine/plan.ts";
+import { localRoot, localStep } from "./engine/node-local.ts";
+import { isNodeLocal, plan, type Step } from "./engine/plan.ts";
 import type { OnConflict } from "./engine/push-decide.ts";
 import type { PushSummary } from "./engine/push-summary.ts";
 import { checkRoots } from "./engine/roots.ts";
 import { Space } from "./engine/space.ts";
+import { manners } from "./manners.ts";
+import { withWorkspaces } from "./scratch-base.ts";
 import { unexpected } from "./sync.ts";
 
 export { type OnConflict, onConflicts } from "./engine/push-decide.ts";
@@ -25,6 +30,12 @@ export { type OnConflict, onConflicts } from "./engine/push-decide.ts";
 export interface PushOptions {
   /** Names of variables, disabled ones too. @default all enabled */
   only?: readonly string[];
+  /**
+   * Push the copies on this node's own disk. As they are all pushed to the same sources, one node does it at a time.
+   *
+   * @default in a Slurm job those for which `ef.vars.NAME.node_local` says so
+   */
+  nodeLocal?: boolean;
   /** Find out what would be pushed, and write nothing. @default false */
   dryRun?: boolean;
   /**
@@ -42,7 +53,12 @@ export interface PushOptions {
   allNames?: boolean;
   /** Check that there is room before the first byte. @default true */
   preflight?: boolean;
-  /** Requests in flight, and threads. @default that of the configuration */
+  /**
+   * For a push while a job still writes: leave what changed within so many seconds to a later push, and conflicts too.
+   * @default nothing is left
+   */
+  settledS?: number | undefined;
+  /** Requests in flight, and threads. @default that of the configuration; 4 on a login node */
   workers?: number | "auto";
   /** Bytes per second in all, e.g. `200M`. @default that of the configuration */
   bwlimit?: string;
@@ -54,7 +70,12 @@ export interface PushOptions {
   env?: Env;
 }
 
-export type PushEvent = PushStepEvent | { type: "warning"; message: string } | { type: "result"; result: PushVar };
+export type PushEvent =
+  | PushStepEvent
+  | { type: "warning"; message: string }
+  /** Before the first comparison, on a node that many people share. */
+  | { type: "login-node" }
+  | { type: "result"; result: PushVar };
 
 /** What came of one variable. */
 export interface PushVar {
@@ -65,6 +86,8 @@ export interface PushVar {
   status: PushedStep["status"] | "failed";
   /** What was pushed, or would be; absent where nothing was compared. */
   plan?: PushSummary;
+  /** With {@link PushOptions.settledS}: how many files, links and directories were left to a later push. */
+  later?: number;
   /** Why it failed, wholly or partly; conflicts that nobody has decided are such a reason. */
   error?: EfError;
   seconds: number;
@@ -87,20 +110,31 @@ export interface PushResult {
  * @example
  * const { vars, errors } = await push(await loadConfig(), { only: ["HF_HOME"] });
  */
-export async function push(config: Config, options: PushOptions = {}): Promise<PushResult> {
-  const { steps } = plan(config, options.env ?? process.env, options.only);
+export async function push(written: Config, options: PushOptions = {}): Promise<PushResult> {
+  const env = options.env ?? process.env;
+  const notes: string[] = [];
+  const onWarning = (message: string) => void notes.push(message);
+  const config = await withWorkspaces(written, { env, missing: "fail", onWarning, signal: options.signal });
+  const planned = plan(config, env, options.only).steps;
+  const steps = planned.map((step) =>
+    isNodeLocal(config, env, step.name, options.nodeLocal)
+      ? localStep(step, localRoot(config, env), step.source)
+      : step,
+  );
   const warnings: string[] = [];
   const tell = (event: PushEvent) => {
     if (event.type === "warning") warnings.push("name" in event ? `${event.name}: ${event.message}` : event.message);
     options.onEvent?.(event);
   };
   options.signal?.throwIfAborted();
-  for (const message of checkRoots(steps)) tell({ type: "warning", message });
-  const context = contextOf(config, options, tell);
+  for (const message of [...notes, ...checkRoots(steps)]) tell({ type: "warning", message });
+  const { isLogin, workers } = await manners(config, options.workers, options.env ?? process.env);
+  if (isLogin) tell({ type: "login-node" });
+  const context = contextOf(config, { ...options, ...(workers ? { workers } : {}) }, tell);
   const atOnce = options.delete && options.confirm ? 1 : config.parallel_jobs; // one question at a time
   const vars = await mapLimit(steps, atOnce, async (step): Promise<PushVar> => {
     const began = performance.now();
-    const outcome = await attempt(step, context);
+    const outcome = await attempt(step, planned.find(({ name }) => name === step.name) as Step, context);
     context.signal?.throwIfAborted();
     const { name, source, target: scratch } = step;
     const result = { name, source, scratch, ...outcome, seconds: (performance.now() - began) / 1000 };
@@ -126,6 +160,7 @@ function contextOf(config: Config, options: PushOptions, tell: (event: PushEvent
     dryRun: options.dryRun ?? false,
     preflight: options.preflight ?? true,
     allNames: options.allNames ?? false,
+    settledS: options.settledS,
     signal: options.signal,
     tell,
   };
@@ -147,8 +182,16 @@ function quotasBySystem(signal: AbortSignal | undefined, onProblem: (message: st
   };
 }
 
-async function attempt(step: Step, context: PushContext): Promise<PushedStep | { status: "failed"; error: EfError }> {
+/** @param onScratch the step of its copy on scratch */
+async function attempt(
+  step: Step,
+  onScratch: Step,
+  context: PushContext,
+): Promise<PushedStep | { status: "failed"; error: EfError }> {
   try {
+    // A lock on this node's own disk keeps no other node out.
+    const isShared = step !== onScratch && !context.dryRun && existsSync(dirname(onScratch.lock));
+    await using _ = isShared ? await lockStep(onScratch, context) : undefined;
     return await span(`push ${step.name}`, () => pushStep(step, context));
   } catch (error) {
     return { status: "failed", error: error instanceof EfError ? error : unexpected(error) };

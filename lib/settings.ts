@@ -23,6 +23,7 @@ import { nearest } from "./base/nearest.ts";
 import { type Env, expandPath, realPath, variablesIn } from "./base/paths.ts";
 import { bareSchema, Config, pathStart, pathStartText, type RawConfig, unknownKeys } from "./config/schema.ts";
 import { checkConfig, configVersion, describeIssue, parseRaw, readRaw, writeConfig } from "./config/store.ts";
+import { workspaceOf } from "./drivers/hpc-workspace.ts";
 import { lock } from "./engine/lock.ts";
 import { removeParts } from "./engine/temp.ts";
 
@@ -306,7 +307,8 @@ export function badPaths(raw: RawConfig): string[] {
   const names = isTree(raw.vars) ? Object.keys(raw.vars) : [];
   return [["scratch_base"], ...names.map((name) => ["vars", name, "source"])].flatMap((parts) => {
     const text = valueAt(raw, parts);
-    const why = typeof text === "string" && text !== "" ? pathProblem(text) : undefined;
+    const problem = parts[0] === "scratch_base" ? scratchProblem : pathProblem;
+    const why = typeof text === "string" && text !== "" ? problem(text) : undefined;
     return why ? [`${parts.join(".")}: ${why}, found ${JSON.stringify(text)}`] : [];
   });
 }
@@ -315,6 +317,12 @@ export function badPaths(raw: RawConfig): string[] {
 export function pathProblem(text: string): string | undefined {
   if (!pathStart.test(text)) return pathStartText;
   return /^\/+(?:\.?\/+)*\.?$/.test(text) ? "expected a directory below the root directory" : undefined;
+}
+
+/** As {@link pathProblem}, for a place on scratch, which may be a workspace. */
+export function scratchProblem(text: string): string | undefined {
+  if (!text.startsWith("ws:")) return pathProblem(text);
+  return workspaceOf(text) ? undefined : 'expected the name of a workspace behind "ws:"';
 }
 
 /** Every key that has a meaning, dotted, the more general first; names of variables and images as `raw` has them. */
@@ -373,5 +381,5 @@ export function expandConfig(config: RawConfig, env: Env): { config: RawConfig; 
 const fixedPaths = [
   ["scratch_base"],
   ...["venv_base", "sif_store", "scratch_sif_dir"].map((name) => ["apptainer", name]),
-  ...["venv_store", "wheelhouse"].map((name) => ["ef", name]),
+  ...["venv_store", "wheelhouse", "node_local_base"].map((name) => ["ef", name]),
 ];

@@ -16,6 +16,7 @@ import { distinctQuotas } from "./engine/quota-text.ts";
 import { goneFrom } from "./engine/side-by-side.ts";
 import { Tree } from "./engine/tree.ts";
 import { type Survey, survey, type Usage, usage } from "./engine/usage.ts";
+import { withWorkspaces } from "./scratch-base.ts";
 
 export interface StatusOptions {
   /** Count both trees, what was purged and when the next files are, and ask for quotas. @default true */
@@ -83,12 +84,15 @@ interface Context {
  *
  * @throws {EfError} of the configuration; the signal's reason
  */
-export async function status(config: Config, options: StatusOptions = {}): Promise<Status> {
+export async function status(written: Config, options: StatusOptions = {}): Promise<Status> {
   const { env = process.env, sizes = true, sizeLimitS = 20, signal } = options;
+  const warnings: string[] = [];
+  const onWarning = (message: string) => void warnings.push(message);
+  const config = await withWorkspaces(written, { env, missing: "fail", onWarning, signal });
   const scratchBase = scratchRoot(config, env);
   const steps = Object.keys(config.vars).map((name) => stepOf(config, env, name));
   const known = steps.filter((step): step is Step => !("state" in step));
-  const warnings = incongruences(known, env).map(describeIncongruence);
+  warnings.push(...incongruences(known, env).map(describeIncongruence));
   const limitS = Math.min(answerS, sizeLimitS);
   const deadlineMs = Date.now() + sizeLimitS * 1000;
   const answers = async (path: string) => {

@@ -1,4 +1,5 @@
 import { statSync } from "node:fs";
+import { dirname } from "node:path";
 import { mapLimit } from "./base/async.ts";
 import { EfError, reasonOf } from "./base/errors.ts";
 import type { Env } from "./base/paths.ts";
@@ -9,7 +10,8 @@ import type { Config } from "./config/schema.ts";
 import type { BringEvent, Brought } from "./engine/bring.ts";
 import type { TransferPlan } from "./engine/engine.ts";
 import { type Stale, whyStale } from "./engine/marker.ts";
-import { plan, type Step } from "./engine/plan.ts";
+import { isNodeLocal, plan, type Step } from "./engine/plan.ts";
+import { withWorkspaces } from "./scratch-base.ts";
 
 export interface SyncOptions {
   /** Names of variables, disabled ones too. @default all enabled */
@@ -20,9 +22,17 @@ export interface SyncOptions {
   dryRun?: boolean;
   /** Keep every changed name in the plans instead of the first few. @default false */
   allNames?: boolean;
+  /**
+   * Copy to this node's own disk, once for all its tasks: from scratch where the copy there is whole, else from the source.
+   *
+   * @default in a Slurm job those for which `ef.vars.NAME.node_local` says so
+   */
+  nodeLocal?: boolean;
+  /** Keep the copies on this node's own disk until the job has ended, whoever else removes them. @default true */
+  keep?: boolean;
   /** Check that there is room before the first byte. @default true */
   preflight?: boolean;
-  /** Requests in flight, and threads on quick storage. @default `ef.transfer.workers`, else "auto" */
+  /** Requests in flight, and threads on quick storage. @default `ef.transfer.workers`, else "auto"; 4 on a login node */
   workers?: number | "auto";
   /** Bytes per second of all variables together, e.g. "200M" (K, M, G, T of 1024). @default `ef.transfer.bwlimit` */
   bwlimit?: string;
@@ -37,7 +47,12 @@ export interface SyncOptions {
   env?: Env;
 }
 
-export type SyncEvent = BringEvent | { type: "warning"; message: string } | { type: "result"; result: SyncStep };
+export type SyncEvent =
+  | BringEvent
+  | { type: "warning"; message: string }
+  /** Before the first comparison, on a node that many people share. */
+  | { type: "login-node" }
+  | { type: "result"; result: SyncStep };
 
 /** What came of one variable. */
 export interface SyncStep {
@@ -72,21 +87,29 @@ export interface SyncResult {
  * @example
  * const { exports, errors } = await sync(await loadConfig(), { only: ["HF_HOME"] });
  */
-export async function sync(config: Config, options: SyncOptions = {}): Promise<SyncResult> {
+export async function sync(written: Config, options: SyncOptions = {}): Promise<SyncResult> {
   const env = options.env ?? process.env;
-  const { scratchBase, steps } = plan(config, env, options.only);
+  const notes: string[] = [];
+  const missing = options.dryRun ? "fail" : "allocate";
+  const onWarning = (message: string) => void notes.push(message);
+  const config = await withWorkspaces(written, { env, missing, onWarning, signal: options.signal });
+  const planned = plan(config, env, options.only);
+  const { scratchBase } = planned;
   const warnings: string[] = [];
   const tell = (event: SyncEvent) => {
     if (event.type === "warning") warnings.push("name" in event ? `${event.name}: ${event.message}` : event.message);
     options.onEvent?.(event);
   };
   if (typeof options.signal === "object") options.signal.throwIfAborted();
-  for (const stray of incongruences(steps, env)) tell({ type: "warning", message: describeIncongruence(stray) });
+  for (const message of notes) tell({ type: "warning", message });
+  const { steps, local } = await placed(planned.steps, config, options, env, tell);
+  for (const stray of incongruences(planned.steps, env))
+    tell({ type: "warning", message: describeIncongruence(stray) });
 
   const began = performance.now();
   const stale = await mapLimit(steps, config.parallel_jobs, (step) => why(step, config, options));
   const bring = stale.some((reason) => reason !== undefined)
-    ? await prepare(config, scratchBase, steps, options, tell)
+    ? await prepare(config, scratchBase, { steps, local }, options, tell)
     : undefined;
   const tasks = steps.map((step, i) => ({ step, reason: stale[i] }));
   const results = await mapLimit(tasks, config.parallel_jobs, async ({ step, reason }): Promise<SyncStep> => {
@@ -102,6 +125,24 @@ export async function sync(config: Config, options: SyncOptions = {}): Promise<S
     return result;
   });
   return report(scratchBase, steps, results, warnings);
+}
+
+/** The steps, and those of them that go to this node's own disk. */
+async function placed(
+  steps: Step[],
+  config: Config,
+  { nodeLocal, keep = true, dryRun, signal }: SyncOptions,
+  env: Env,
+  tell: (event: SyncEvent) => void,
+): Promise<{ steps: Step[]; local: Step[] }> {
+  const chosen =
+    nodeLocal || config.ef?.vars ? steps.filter(({ name }) => isNodeLocal(config, env, name, nodeLocal)) : [];
+  if (chosen.length === 0) return { steps, local: [] };
+  const { toLocal } = await import("./engine/local-steps.ts");
+  const onWarning = (message: string) => tell({ type: "warning", message });
+  const abort = typeof signal === "function" ? undefined : signal;
+  const local = await toLocal(chosen, config, { env, keep, dryRun, signal: abort, onWarning });
+  return { steps: steps.map((step) => local.find(({ name }) => name === step.name) ?? step), local };
 }
 
 /** Did it hold some thousand files the last time? Then a second thread is worth its start, and the sooner the better. */
@@ -123,27 +164,33 @@ async function why(step: Step, config: Config, { force }: SyncOptions): Promise<
 async function prepare(
   config: Config,
   scratchBase: string,
-  steps: Step[],
+  { steps, local }: { steps: Step[]; local: Step[] },
   options: SyncOptions,
   tell: (event: SyncEvent) => void,
 ) {
   await widenPool(); // before anything uses it
   const signal = typeof options.signal === "function" ? options.signal() : options.signal;
-  if (steps.some(isLarge)) (await import("./engine/threads.ts")).warm(options.workers ?? config.ef?.transfer?.workers);
-  const { bring, checkRoots, chooseEngine, ensureScratch, notYet, quotasOnce, Space } = await span(
-    "load",
-    () => import("./engine/copying.ts"),
-  );
-  const idle = notYet(config);
-  if (idle.length > 0) tell({ type: "warning", message: `without effect in this version of ef: ${idle.join(", ")}` });
-  const { workers, bwlimit } = options;
+  const { manners } = await import("./manners.ts");
+  const asked = manners(config, options.workers, options.env ?? process.env); // sinfo may run meanwhile
+  const loading = span("load", () => import("./engine/copying.ts"));
+  const [{ isLogin, workers }, loaded] = await Promise.all([asked, loading]);
+  const { bring, checkRoots, chooseEngine, ensureScratch, quotasOnce, Space } = loaded;
+  if (isLogin) tell({ type: "login-node" });
+  if (steps.some(isLarge)) (await import("./engine/threads.ts")).warm(workers);
+  const { bwlimit } = options;
   const engine = chooseEngine(config, { ...(workers ? { workers } : {}), ...(bwlimit ? { bwlimit } : {}) });
   for (const message of checkRoots(steps)) tell({ type: "warning", message });
-  ensureScratch(scratchBase, { dryRun: options.dryRun ?? false });
+  if (local.length < steps.length) ensureScratch(scratchBase, { dryRun: options.dryRun ?? false });
+  if (local.length > 0 && !options.dryRun) {
+    const { removeAbandoned } = await import("./engine/local-use.ts");
+    await removeAbandoned(local, signal);
+  }
+  const onProblem = (message: string) => tell({ type: "warning", message });
+  const onScratch = quotasOnce(scratchBase, { signal, onProblem });
+  const onNode = quotasOnce(local[0] ? dirname(local[0].target) : scratchBase, { signal, onProblem });
   const context = {
     engine,
     space: new Space(),
-    quotas: quotasOnce(scratchBase, { signal, onProblem: (message) => tell({ type: "warning", message }) }),
     lockTimeoutS: config.lock_timeout_seconds,
     maxAgeS: config.skip_if_fresh_seconds,
     force: options.force ?? false,
@@ -154,7 +201,8 @@ async function prepare(
     signal,
     tell,
   };
-  return { signal, run: (step: Step, stale: Stale) => bring(step, stale, context) };
+  const quotas = (step: Step) => (local.includes(step) ? onNode : onScratch);
+  return { signal, run: (step: Step, stale: Stale) => bring(step, stale, { ...context, quotas: quotas(step) }) };
 }
 
 async function attempt(

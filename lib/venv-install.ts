@@ -6,7 +6,16 @@ import { lastLines, run } from "./base/exec.ts";
 import { type Env, present } from "./base/paths.ts";
 import { quote } from "./base/shell.ts";
 import type { Config } from "./config/schema.ts";
-import { findUv, linkModeFor, linksTo, torchIndex, uvPipInstallArgv, uvVenvArgv, type Wanted } from "./drivers/uv.ts";
+import {
+  findUv,
+  linkModeFor,
+  linksTo,
+  torchIndex,
+  uvPipInstallArgv,
+  uvVenvArgv,
+  type Wanted,
+  withThreads,
+} from "./drivers/uv.ts";
 import { type Holder, lock } from "./engine/lock.ts";
 import { lockFileOf, venvBase } from "./envs/base.ts";
 import { isOffline, requireWheelhouse, wheelhouseOf } from "./envs/wheelhouse.ts";
@@ -264,7 +273,7 @@ type UvRun = Pick<VenvInstallOptions, "env" | "signal" | "onOutput">;
 async function uvRun(argv: readonly string[], task: string, { env, signal, onOutput }: UvRun, house?: string) {
   const receive = onOutput ? { onStdout: onOutput, onStderr: onOutput } : {};
   const { code, stderr } = await run(argv, {
-    env: env ?? process.env,
+    env: withThreads(env ?? process.env),
     signal,
     guarded: true,
     accept: anyCode,

@@ -17,6 +17,7 @@ import { checkRoots } from "./engine/roots.ts";
 import { Storage } from "./engine/storage.ts";
 import { bytesPerSecond, type Throttle, throttle } from "./engine/throttle.ts";
 import { transferFor } from "./engine/transfer.ts";
+import { withWorkspaces } from "./scratch-base.ts";
 
 export interface VerifyOptions {
   /** Names of variables, disabled ones too. @default all enabled */
@@ -71,8 +72,9 @@ export interface VerifyResult {
  * @example
  * const { errors } = await verify(await loadConfig(), { only: ["HF_HOME"], checksum: true });
  */
-export async function verify(config: Config, options: VerifyOptions = {}): Promise<VerifyResult> {
+export async function verify(written: Config, options: VerifyOptions = {}): Promise<VerifyResult> {
   const { env = process.env, only, signal } = options;
+  const config = await withWorkspaces(written, { env, missing: "fail", signal });
   const { scratchBase, steps } = plan(config, env, only);
   signal?.throwIfAborted();
   const warnings: string[] = [];

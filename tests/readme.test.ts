@@ -4,8 +4,10 @@ import { chmodSync, copyFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync 
 import { join, resolve } from "node:path";
 import { checkConfig } from "../lib/config/store.ts";
 import { haveUv, makeEnv, systemPython, wheels, withUv } from "./envs.ts";
-import { efArgv, Home, have, run } from "./helpers.ts";
+import { efArgv, Home, have, type Ran, run } from "./helpers.ts";
 import { baseSif, haveApptainer, quickBuild, withApptainer } from "./images.ts";
+import { haveSlurm, withSlurm } from "./slurm.ts";
+import { Workspaces } from "./workspaces.ts";
 
 /** Some build images, in milliseconds. */
 setDefaultTimeout(180_000);
@@ -87,14 +89,31 @@ test.each(scripts)("README, $language: $title", async ({ language, code }) => {
     if (!haveUv || !haveApptainer) return console.warn("not here: uv, apptainer");
     await imageUser(at, code);
   }
+  if (code.includes("ef ws")) new Workspaces(at);
+  if (code.includes("ef dm") || code.includes("ef stage")) {
+    if (!haveSlurm) return console.warn("not here: Slurm");
+    withSlurm(at);
+  }
   const example = code.replaceAll(/\b3\.11\b/g, pythonVersion).replaceAll("python:{version}-slim", baseSif);
   const file = at.write("example", example);
   const argv = shell === "tcsh" ? [shell, "-f", file] : [shell, file];
-  const ran = await run(argv, { cwd: at.home, env: { ...at.env, USER: "jdoe" } });
+  const ran = code.includes("ef stage\n")
+    ? await submitted(at, file)
+    : await run(argv, { cwd: at.home, env: { ...at.env, USER: "jdoe" } });
   expect(ran.stderr.replaceAll(/^INFO: .*$/gm, "")).not.toMatch(/error|not found|Undefined|unknown/i);
   if (code.includes("python train.py")) expect(ran.stdout).toContain("python train.py with m w");
   expect(ran.code).toBe(0);
 });
+
+/** Run a job script, on nodes whose own disks are below its HOME. */
+async function submitted(at: Home, file: string): Promise<Ran> {
+  for (const node of ["n1", "n2", "n3"]) mkdirSync(join(at.dir, "disks", node), { recursive: true });
+  await at.ef(["config", "set", "ef.node_local_base", `${at.dir}/disks/$SLURMD_NODENAME`]);
+  const [out, err] = [join(at.dir, "out"), join(at.dir, "err")];
+  const argv = ["sbatch", "--wait", `--output=${out}`, `--error=${err}`, file];
+  const { code, stderr } = await run(argv, { cwd: at.home, env: at.env });
+  return { code, stdout: await Bun.file(out).text(), stderr: stderr + (await Bun.file(err).text()) };
+}
 
 test("README: there are examples for every shell", () => {
   expect(new Set(scripts.map(({ language }) => language))).toEqual(new Set(Object.keys(shells)));

@@ -22,6 +22,8 @@ const exits = {
   UNKNOWN_ENV: Exit.usage,
   /** No image of that name was built. */
   UNKNOWN_IMAGE: Exit.usage,
+  /** There is no workspace of that name. */
+  UNKNOWN_WORKSPACE: Exit.usage,
   /** There is something of that name, which is not to be replaced. */
   EXISTS: Exit.usage,
   /** An outside program is not installed. */
@@ -35,6 +37,8 @@ const exits = {
   /** An environment whose Python does not start here. */
   NOT_RUNNABLE: Exit.failed,
   LOCK_TIMEOUT: Exit.failed,
+  /** A program that runs for longer than one wanted to wait. */
+  TIMEOUT: Exit.failed,
   LOCK_FAILED: Exit.failed,
   NO_SPACE: Exit.failed,
   IO: Exit.failed,

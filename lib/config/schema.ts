@@ -10,6 +10,7 @@ import * as v from "valibot";
 
 const text = (description: string) => v.pipe(v.string(), v.minLength(1), v.description(description));
 const seconds = (description: string) => v.pipe(v.number(), v.minValue(0), v.description(description));
+const days = (description: string) => v.pipe(v.number(), v.integer(), v.minValue(1), v.description(description));
 const flag = (description: string) => v.pipe(v.boolean(), v.description(description));
 const texts = (description: string) => v.pipe(v.array(v.string()), v.description(description));
 
@@ -114,7 +115,7 @@ const efVar = () =>
   object({
     exclude: v.optional(texts("rsync patterns of what is never copied, besides the preset's")),
     mirror: v.optional(flag("Delete on scratch what the source deleted and ef had put there")),
-    node_local: v.optional(flag("Stage it to the node's own disk")),
+    node_local: v.optional(flag("In a job, copy it to the node's own disk")),
     env: v.optional(
       v.pipe(recordOf(EnvName, v.string()), v.description("Variables exported beside it, e.g. HF_HUB_OFFLINE")),
     ),
@@ -154,6 +155,28 @@ const building = () =>
 const imageExtension = () =>
   object({ packages_sha256: v.optional(v.pipe(v.string(), v.description("Of the list of packages it was built of"))) });
 
+const workspace = () =>
+  object({
+    days: v.optional(days("How long `ws:NAME` lasts when it is made, or extended")),
+    filesystem: v.optional(text("File system of the workspace, one of `ws_list -l`")),
+    extend: v.optional(flag("Extend it when it expires soon and a sync runs; needs days")),
+    warn_days: v.optional(
+      v.pipe(v.number(), v.minValue(0), v.description("Days before its end from which on there is a warning")),
+    ),
+    reminder: v.optional(days("Days before its end at which the site sends a mail")),
+    mail: v.optional(text("To whom")),
+    group: v.optional(text("Group that may write there")),
+  });
+
+const datamover = () =>
+  object({
+    dir: v.optional(text("Directory of the site's dt* tools; may contain $VAR and ~")),
+    partition: v.optional(text("Partition of the data movers; by default the one with a usual name")),
+    account: v.optional(text("Account of transfer jobs")),
+    time: v.optional(text("Time limit of transfer jobs, as sbatch --time")),
+    srun_args: v.optional(texts("More options of srun and sbatch")),
+  });
+
 const extension = () =>
   object({
     vars: v.optional(recordOf(EnvName, efVar())),
@@ -166,16 +189,20 @@ const extension = () =>
         rule: v.optional(v.pipe(v.picklist(["mtime", "atime", "ctime", "any"]), v.description("Which time counts"))),
       }),
     ),
+    node_local_base: v.optional(
+      text("Directory on each node's own disk, for copies that one node has; may contain $VAR and ~"),
+    ),
     venv_store: v.optional(text("Persistent directory of saved environments")),
     wheelhouse: v.optional(text("Directory of wheels for nodes without internet")),
     apptainer: v.optional(v.lazy(building)),
-    datamover: v.optional(object({})),
+    workspace: v.optional(v.lazy(workspace)),
+    datamover: v.optional(v.lazy(datamover)),
     clusters: v.optional(recordOf(v.string(), object({}))),
   });
 
 export const Config = object({
   version: v.pipe(v.literal(1), v.description("Format of this file")),
-  scratch_base: text("Root of the fast storage; may contain $VAR, ${VAR} and ~"),
+  scratch_base: text("Root of the fast storage; may contain $VAR, ${VAR} and ~; ws:NAME is a workspace"),
   cache_root: v.optional(
     v.pipe(
       v.string(),

@@ -97,6 +97,12 @@ export function describeMount({ type, source }: Mount): string {
   return source.includes(":") || source.startsWith("//") ? `${name} from ${source}` : name;
 }
 
+/** Of those with a name, they may be this node's own. */
+const ownTypes = ["autofs", "overlay", "ramfs", "tmpfs"];
+
+/** Do other machines see the same files there? */
+export const isNetwork = ({ type }: Mount): boolean => Object.hasOwn(names, type) && !ownTypes.includes(type);
+
 /** Is it gone with the node's memory, and counted against it? */
 export const isInMemory = ({ type }: Mount): boolean => type === "tmpfs" || type === "ramfs";
 

@@ -29,6 +29,15 @@ export function tryFlock(fd: number, signal?: AbortSignal): Promise<FlockAnswer>
 }
 
 /**
+ * Lock the open file `fd` together with others who do, without waiting: "held" where somebody has it exclusively.
+ *
+ * @throws {EfError} as {@link tryFlock}
+ */
+export function trySharedFlock(fd: number, signal?: AbortSignal): Promise<FlockAnswer> {
+  return flock("-s", fd, signal);
+}
+
+/**
  * Is the file behind `fd` locked exclusively by somebody? False also where flock is not supported.
  *
  * If not, `fd` has a shared lock now: close it at once. Somebody who tries to lock in that moment has to try again.

@@ -6,7 +6,9 @@ import { hostname } from "node:os";
 import * as v from "valibot";
 import { errnoOf } from "../base/errors.ts";
 import { run } from "../base/exec.ts";
+import type { Env } from "../base/paths.ts";
 import { bootId } from "./boot.ts";
+import { jobOf } from "./slurm.ts";
 
 /** Text of another process that people will read: nothing that moves a terminal's cursor or turns the line around. */
 const Printable = v.pipe(v.string(), v.regex(/^\P{C}{1,255}$/u));
@@ -19,8 +21,10 @@ const identity = {
   boot: v.string(),
   /** The pid namespace: a pid in a container means another process outside. */
   pidns: v.string(),
-  /** The batch job, as its scheduler names it. */
+  /** The batch job, as its scheduler and people name it: `1234`, `1234_7`. */
   job: Printable,
+  /** The scheduler's name of the host, where that is another one. */
+  node: Printable,
   user: Printable,
 };
 
@@ -32,6 +36,7 @@ export const Holder = v.object({
   boot: v.exactOptional(identity.boot),
   pidns: v.exactOptional(identity.pidns),
   job: v.exactOptional(identity.job),
+  node: v.exactOptional(identity.node),
   user: v.exactOptional(identity.user),
   /** When it got the lock, in seconds since 1970, by its host's clock. */
   since: v.number(),
@@ -43,20 +48,35 @@ export type Identity = Omit<Holder, "since" | "started" | "boot" | "user"> &
   Required<Pick<Holder, "started" | "boot" | "user">>;
 
 /** The variable in which each scheduler tells a job its id: Slurm, PBS and Torque, LSF, Flux. */
-const jobVariables = ["SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID"];
+export const jobVariables = ["SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID"];
+
+/** Is this process part of a batch job? (Grid Engine's JOB_ID alone could be anybody's.) */
+export const isInJob = (env: Env): boolean =>
+  jobVariables.some((name) => env[name]) || Boolean(env.JOB_ID && env.SGE_O_HOST);
+
+/** The job of an environment, as people know it; undefined outside of one. */
+function jobName(env: Env): string | undefined {
+  const id = jobVariables.map((name) => env[name]).find(Boolean);
+  if (env.SLURM_JOB_ID) return jobOf(env)?.arrayTask ?? id;
+  return env.LSB_JOBID && id === env.LSB_JOBID && Number(env.LSB_JOBINDEX) > 0 ? `${id}[${env.LSB_JOBINDEX}]` : id;
+}
 
 /** This process. Without /proc, `started` and `boot` are empty. */
 export function thisHost(): Identity {
   const { env } = process;
-  const job = jobVariables.map((name) => env[name]).find(Boolean);
+  const job = jobName(env);
+  const host = hostname();
+  const node = jobOf(env)?.node;
+  const isOther = node !== undefined && node !== host && node !== host.replace(/\..*/, "");
   const pidns = quietly(() => readlinkSync("/proc/self/ns/pid"));
   return {
-    host: hostname(),
+    host,
     pid: process.pid,
     started: statOf("self")?.started ?? "",
     boot: bootId(),
     ...(pidns === undefined ? {} : { pidns }),
     ...(job === undefined ? {} : { job }),
+    ...(isOther ? { node } : {}),
     user: env.USER || env.LOGNAME || `uid ${process.geteuid?.()}`, // not from the user database: LDAP may be slow
   };
 }

@@ -1,5 +1,7 @@
 /** The resource limits of this process (`ulimit`), as Linux shows them. */
 import { readFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import type { Env } from "../base/paths.ts";
 
 /** A soft limit; Infinity if there is none. */
 export interface Limits {
@@ -41,4 +43,14 @@ export function parseLimits(text: string): Limits {
 export function openFilesOf(pid: number): number | undefined {
   const theirs = limits(pid)?.openFiles;
   return theirs !== undefined && theirs < (limits()?.openFiles ?? 0) ? theirs : undefined;
+}
+
+/**
+ * Processors that this process may use: those that its Slurm job has on this node, where its affinity lets it have them.
+ *
+ * Not every cluster binds jobs to their processors (`TaskPlugin=task/none`): there the affinity is all of the node.
+ */
+export function processors(env: Env = process.env): number {
+  const [given] = [env.SLURM_CPUS_ON_NODE, env.SLURM_CPUS_PER_TASK].map(Number).filter((count) => count >= 1);
+  return Math.min(availableParallelism(), Math.floor(given ?? Number.POSITIVE_INFINITY));
 }

@@ -2,6 +2,7 @@
 import { pathToFileURL } from "node:url";
 import { EfError } from "../base/errors.ts";
 import type { Env } from "../base/paths.ts";
+import { processors } from "./limits.ts";
 import { onPath } from "./programs.ts";
 
 /**
@@ -126,6 +127,17 @@ export function linksTo(dir: string): string {
   // what URLs may hold and some shell or splitting would see
   const encode = (c: string) => `%${c.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`;
   return pathToFileURL(dir).href.replace(/[^\w./:%+-]/g, encode);
+}
+
+/**
+ * uv starts as many threads and builds as the processors of its affinity, which may be all of a node; here as many as the job
+ * has, unless the user says otherwise.
+ *
+ * @see https://docs.astral.sh/uv/reference/environment/
+ */
+export function withThreads(env: Env): Env {
+  const count = String(processors(env));
+  return { UV_CONCURRENT_INSTALLS: count, UV_CONCURRENT_BUILDS: count, ...env };
 }
 
 export type LinkMode = "copy";

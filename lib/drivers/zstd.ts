@@ -2,10 +2,11 @@
  * Compressed streams. Compressed by the program zstd where there is one, which uses all cores, else by the runtime's own;
  * decompressed by the runtime, gzip too, which takes a third of the time of gzip(1).
  */
+
 import { read, write, writeSync } from "node:fs";
-import { availableParallelism } from "node:os";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import { start } from "../base/exec.ts";
+import { processors } from "./limits.ts";
 import { onPath } from "./programs.ts";
 
 export type Format = "zstd" | "gzip" | "tar";
@@ -92,7 +93,7 @@ export function plainTo(fd: number): Compressor {
 
 function byProgram(program: string, fd: number, level: number, { signal, env }: StreamOptions): Compressor {
   // As many threads as this job may use: zstd would take all cores of a node, and 15 MB for each. The bytes are the same.
-  const threads = Math.min(availableParallelism(), mostThreads);
+  const threads = Math.min(processors(), mostThreads);
   const argv = [program, "-q", "-c", `-T${threads}`, `-${level}`];
   const child = start(argv, { stdin: "pipe", stdout: fd, signal, env: { ...env, LC_ALL: "C" } });
   const stdin = child.stdin as NonNullable<typeof child.stdin>;

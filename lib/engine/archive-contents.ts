@@ -2,7 +2,7 @@
  * Contents of files in a given order: at once from quick storage; from a slow one many files ahead, as requests in flight
  * are all that helps there.
  */
-import { constants } from "node:fs";
+import { constants, read as readFile } from "node:fs";
 import type { ByteString } from "../base/bytes.ts";
 import { errnoOf } from "../base/errors.ts";
 import { get, type Steps } from "../base/steps.ts";
@@ -27,6 +27,10 @@ const aheadBytes = 64 << 20;
 const pooledBytes = 64 << 10;
 /** A larger file is not read ahead. */
 const mostBytes = 16 << 20;
+/** From so many bytes on, a file is read in pieces, some of which are under way at once. */
+export const largeBytes = 4 << 20;
+const pieceBytes = 1 << 20;
+const piecesAhead = 4;
 
 export class Contents {
   readonly #storage: Storage;
@@ -148,6 +152,50 @@ export class OpenFile {
     if (read === 0) throw new Changed();
     this.#at += read;
     return read;
+  }
+
+  /**
+   * All of a large file in pieces, a few of which are being read at any time: while one is worked on, the storage is not to
+   * wait. A piece is filled anew when the next but some is asked for.
+   *
+   * @throws {Changed}; what the storage says
+   */
+  async *pieces(): AsyncGenerator<Buffer, void> {
+    const { size } = this.file;
+    const spare = Array.from({ length: piecesAhead }, () => Buffer.allocUnsafeSlow(Math.min(pieceBytes, size)));
+    const underWay: Promise<Buffer>[] = [];
+    let next = 0;
+    const readOn = () => {
+      while (next < size && spare.length > 0) {
+        const into = (spare.pop() as Buffer).subarray(0, Math.min(pieceBytes, size - next));
+        const reading = this.#fill(into, next);
+        reading.catch(() => {}); // heard in its turn
+        underWay.push(reading);
+        next += into.length;
+      }
+    };
+    try {
+      for (readOn(); underWay.length > 0; readOn()) {
+        const piece = await (underWay.shift() as Promise<Buffer>);
+        yield piece;
+        spare.push(Buffer.from(piece.buffer as ArrayBuffer));
+      }
+    } finally {
+      await Promise.allSettled(underWay); // the file is closed after this
+    }
+  }
+
+  async #fill(into: Buffer, from: number): Promise<Buffer> {
+    for (let at = 0; at < into.length; ) {
+      const read = await new Promise<number>((resolve, reject) =>
+        readFile(this.fd, into, at, into.length - at, from + at, (error, count) =>
+          error ? reject(isOther.has(errnoOf(error) ?? "") ? new Changed() : error) : resolve(count),
+        ),
+      );
+      if (read === 0) throw new Changed();
+      at += read;
+    }
+    return into;
   }
 
   /** @throws {Changed} where it is not any more what it was when it was looked at */

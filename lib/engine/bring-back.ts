@@ -36,6 +36,7 @@ import type { Step } from "./plan.ts";
 import { isSameBase, plannedBase, pushedBase } from "./push-base.ts";
 import { stampOf } from "./push-conflict.ts";
 import { type OnConflict, Push } from "./push-decide.ts";
+import { leaveConflicts, leaveUnsettled } from "./push-later.ts";
 import { compareContents } from "./push-look.ts";
 import { finish, type PushPlan, planPush } from "./push-plan.ts";
 import { type Pushed, runPush } from "./push-run.ts";
@@ -81,6 +82,8 @@ export interface PushContext {
   dryRun: boolean;
   preflight: boolean;
   allNames: boolean;
+  /** What changed within so many seconds is left to a later push, and conflicts too; undefined: nothing is. */
+  settledS: number | undefined;
   signal: AbortSignal | undefined;
   tell: (event: PushStepEvent) => void;
 }
@@ -89,6 +92,8 @@ export interface PushedStep {
   status: "pushed" | "scratch-missing" | "dry-run";
   /** What was pushed, or would be. */
   plan?: PushSummary;
+  /** What was left to a later push. */
+  later?: number;
   /** Why that is no success: conflicts that nobody decided, files that could not be pushed. */
   error?: EfError;
 }
@@ -111,8 +116,8 @@ interface Looked {
 
 interface Planned {
   plan: PushPlan;
-  /** What could not be read. */
   failures: Failure[];
+  later: number;
 }
 
 export async function pushStep(step: Step, context: PushContext): Promise<PushedStep> {
@@ -139,7 +144,7 @@ export async function pushStep(step: Step, context: PushContext): Promise<Pushed
   for (const message of looked.warnings) warn(step, context, message);
   const done = summaryOf(plan, context.allNames, pushed);
   const error = errorOf(step, looked, [...planned.failures, ...pushed.failures], done, context);
-  return { status: "pushed", plan: done, ...(error ? { error } : {}) };
+  return { status: "pushed", plan: done, later: planned.later, ...(error ? { error } : {}) };
 }
 
 async function wouldPush(step: Step, looked: Looked, planned: Planned, context: PushContext): Promise<PushedStep> {
@@ -223,9 +228,11 @@ async function planOf(step: Step, looked: Looked, context: PushContext): Promise
   );
   const failures: Failure[] = [];
   const moving = { cx, gauge: new Gauge(context.options.workers), signal: context.signal };
+  const unsettled = leaveUnsettled(plan, context.settledS);
   if (plan.todo.includes(Push.compare)) await span("compare contents", () => compareContents(plan, moving, failures));
+  const later = unsettled + (context.settledS === undefined ? 0 : leaveConflicts(plan));
   finish(plan);
-  return { plan, failures };
+  return { plan, failures, later };
 }
 
 /** ef gives its manifest this mode: where it has another one, the file system has its own idea of modes. */
@@ -282,7 +289,8 @@ async function note(step: Step, looked: Looked, planned: Planned, pushed: Pushed
   // A push that was killed may have left both sides equal, and the base as it was.
   if (isOurs && looked.known.base && isSameBase(base, looked.known.base)) return;
   const isWhole = isWholeLook(looked) && failures.length === 0 && pushed.failures.length === 0;
-  const mayBeEqual = isWhole && plan.todo.every((what) => what !== Push.left && what !== Push.conflict);
+  const mayBeEqual =
+    isWhole && planned.later === 0 && plan.todo.every((what) => what !== Push.left && what !== Push.conflict);
   if (mayBeEqual && (await noteEqual(step, looked, base, context))) return;
   keepBase(step, base);
 }
@@ -359,7 +367,7 @@ async function mayDelete(step: Step, plan: PushPlan, { yes, confirm }: PushConte
   return confirm(deletions);
 }
 
-function lockStep(step: Step, context: PushContext): Promise<Held> {
+export function lockStep(step: Step, context: PushContext): Promise<Held> {
   const { lockTimeoutS: timeoutS, tell } = context;
   return lock(step.lock, {
     timeoutS,

@@ -118,7 +118,8 @@ async function lockOrFresh(step: Step, context: BringContext): Promise<Held | un
   }
 }
 
-async function copy(step: Step, stale: Stale, held: Held, context: BringContext): Promise<TransferPlan> {
+/** As {@link bring}, where that is known to be needed, and the lock held. */
+export async function copy(step: Step, stale: Stale, held: Held, context: BringContext): Promise<TransferPlan> {
   const { engine, tell } = context;
   removeLeftovers(step.temp, [step.marker, step.manifest, step.partial]);
   const transfer = transferOf(step, stale, held.fd, context);
@@ -156,7 +157,7 @@ async function copy(step: Step, stale: Stale, held: Held, context: BringContext)
   const by = { host, ...(job === undefined ? {} : { job }), ...(comparedAt ? { compared_at: comparedAt } : {}) };
   writeMarker(
     step,
-    newestMtime(step.source, first.source.tree),
+    newestMtime(step.from, first.source.tree),
     timesOf(after.diff),
     baseOf(after.diff, transfer.past.base),
     by,
@@ -262,11 +263,11 @@ function transferOf(step: Step, stale: Stale, lockFd: number | undefined, contex
 
 export function sourceIsThere(step: Step): boolean {
   try {
-    if (statSync(step.source).isDirectory()) return true;
+    if (statSync(step.from).isDirectory()) return true;
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return false;
-    throw new EfError("IO", `Cannot read source ${step.source}: ${reasonOf(error)}`, {
-      path: step.source,
+    throw new EfError("IO", `Cannot read source ${step.from}: ${reasonOf(error)}`, {
+      path: step.from,
       cause: error,
     });
   }
@@ -289,7 +290,7 @@ function refuseForeignLink({ target }: Step): void {
 /** The directory of the copy, and those above it; never more open than the source. */
 function makeTarget(step: Step): void {
   refuseForeignLink(step);
-  const mode = statSync(step.source, { throwIfNoEntry: false })?.mode ?? 0o755;
+  const mode = statSync(step.from, { throwIfNoEntry: false })?.mode ?? 0o755;
   try {
     mkdirSync(dirname(step.target), { recursive: true });
     mkdirSync(step.target, { mode: mode & 0o777 });

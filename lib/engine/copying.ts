@@ -10,6 +10,7 @@ import { bytesPerSecond, throttle } from "./throttle.ts";
 export { bring } from "./bring.ts";
 export { checkRoots, ensureScratch } from "./roots.ts";
 export { Space } from "./space.ts";
+export { transferFor } from "./transfer.ts";
 
 /** {@link quotas} of a path, asked for when first needed, and once: all variables count against the same ones. */
 export function quotasOnce(path: string, options: Parameters<typeof quotas>[1]): () => Promise<readonly QuotaLeft[]> {
@@ -50,10 +51,4 @@ export function builtinOptions({ ef }: Config): BuiltinOptions {
   const { workers = "auto", bwlimit, verify, xattrs = false } = ef?.transfer ?? {};
   const bytesPerS = bwlimit === undefined ? undefined : bytesPerSecond(bwlimit);
   return { workers, bytesPerS, pass: throttle(bytesPerS), verify: verify === "checksum", xattrs };
-}
-
-/** What a configuration asks for and this version does not do yet, by its keys. */
-export function notYet(config: Config): string[] {
-  const { vars = {} } = config.ef ?? {};
-  return Object.entries(vars).flatMap(([name, { node_local }]) => (node_local ? [`ef.vars.${name}.node_local`] : []));
 }

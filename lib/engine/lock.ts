@@ -114,7 +114,7 @@ export function describeHolder(holder: Holder | undefined): string {
   if (!holder) return "another process";
   const { job, user } = holder;
   const more = [job && `job ${job}`, user && `user ${user}`].filter(Boolean).join(", ");
-  return `process ${holder.pid} on ${holder.host}${more && ` (${more})`}`;
+  return `process ${holder.pid} on ${holder.node ?? holder.host}${more && ` (${more})`}`;
 }
 
 type Wait = (holder: () => Holder | undefined) => Promise<void>;

@@ -31,6 +31,8 @@ export interface Marker {
     /** Of that host: what it had not yet written to its disks is lost when it starts anew. */
     boot: string;
     job?: string;
+    /** Where it was read, if that was not the source. */
+    from?: string;
   };
 }
 
@@ -76,6 +78,7 @@ export async function whyStale(step: Step, maxAgeS: number, now = Date.now() / 1
   const age = now - (marker.ef?.compared_at ?? marker.synced_at);
   if (age >= maxAgeS) return { why: "its marker has aged" };
   if (!marker.ef) return { why: "synced by euler-files, which does not look below the top" };
+  if ((marker.ef.from ?? marker.source) !== step.from) return { why: "it was copied from elsewhere" };
   if (marker.ef.rules !== step.rules) return { why: "excludes, mirror or rsync_extra_args changed" };
   if (hasRestarted(marker.ef)) return { why: "this node was restarted since" };
   const state = readTimes(step.manifest);
@@ -88,12 +91,12 @@ function hasRestarted({ host, boot }: NonNullable<Marker["ef"]>): boolean {
   return boot !== "" && host === hostname() && bootId() !== "" && boot !== bootId();
 }
 
-async function changeSince({ entries, whole }: Times, { source, target }: Step): Promise<Stale | undefined> {
+async function changeSince({ entries, whole }: Times, { from, target }: Step): Promise<Stale | undefined> {
   const below = (root: string, path: ByteString): Path =>
     path === "" ? `${root}/` : osPath(`${Buffer.from(root).toString("latin1")}/${path}`); // "/": a link there is followed
   const kept = entries.filter((entry) => entry.scratch !== undefined);
   const scratchTimes = await mtimesAll(kept.map(({ path }) => below(target, path)));
-  const sourceTimes = await mtimesAll(entries.map(({ path }) => below(source, path)));
+  const sourceTimes = await mtimesAll(entries.map(({ path }) => below(from, path)));
   const onScratch = kept.filter((entry, i) => scratchTimes[i] !== entry.scratch);
   const atSource = entries.filter((entry, i) => sourceTimes[i] !== entry.source);
   const [first] = [...onScratch, ...atSource];
@@ -144,12 +147,13 @@ export function writeMarker(
 ): void {
   const manifest = writeManifest(step.manifest, times, base);
   const now = Date.now() / 1000;
+  const from = step.from === step.source ? {} : { from: step.from };
   const marker: Marker = {
     synced_at: now,
     source_mtime: newestMtime,
     var_name: step.name,
     source: step.source,
-    ef: { manifest, rules: step.rules, boot: bootId(), compared_at: now, ...by },
+    ef: { manifest, rules: step.rules, boot: bootId(), compared_at: now, ...from, ...by },
   };
   writeAtomic(step.marker, `${JSON.stringify(marker)}\n`, 0o644, false);
   removeIfThere(step.partial);
@@ -181,6 +185,15 @@ export function keepBase(step: Step, base: Base): void {
   if (marker) removeIfThere(step.marker); // a crash before the new one leaves the manifest alone, which is a base too
   const manifest = writeManifest(step.manifest, { entries: [never], whole: false }, base);
   if (marker?.ef) writeAtomic(step.marker, `${JSON.stringify({ ...marker, ef: { ...marker.ef, manifest } })}\n`);
+}
+
+/** A copy that was made from a temporary one stands for the copy that this was made of. Call it with the lock held. */
+export function movedFrom(step: Step, from: string): void {
+  const marker = readMarker(step.marker);
+  if (!marker?.ef) return;
+  const { from: _, ...ef } = marker.ef;
+  const said = from === marker.source ? ef : { ...ef, from };
+  writeAtomic(step.marker, `${JSON.stringify({ ...marker, ef: said })}\n`, 0o644, false);
 }
 
 /** Beside the manifest while a push runs: what it means to bring to the source. */

@@ -11,7 +11,7 @@ import { walk } from "../base/steps.ts";
 import { span } from "../base/trace.ts";
 import { plural } from "../base/units.ts";
 import { type Compressor, compressTo, plainTo } from "../drivers/zstd.ts";
-import { Changed, Contents, type Seen } from "./archive-contents.ts";
+import { Changed, Contents, largeBytes, type Seen } from "./archive-contents.ts";
 import { FileHash } from "./archive-hash.ts";
 import { entryOf, type List, listOf, type OutsideLink } from "./archive-list.ts";
 import { NotWritten, Output } from "./archive-output.ts";
@@ -147,25 +147,10 @@ async function packTo(
   options: PackOptions,
   onPiece?: () => void,
 ): Promise<PackedTree> {
-  const { signal, exclude, onOutsideLink = () => "drop", find, again } = options;
+  const { signal } = options;
   try {
     const storage = (await sidesOf("auto")).source;
-    const { tree, temps } = await scanned(root, storage, options);
-    const list = await listOf(tree, bytesOf(root), storage, onOutsideLink);
-    list.skipped.push(...temps);
-    const output = new Output(compressor, () => {
-      signal?.throwIfAborted();
-      onPiece?.();
-    });
-    const needles = find?.filter(({ length }) => length > 0) ?? [];
-    const read = await writeEntries({ tree, list, root, storage, output, needles }, options);
-    const more = await again?.(read);
-    const changed = await firstChange(tree, bytesOf(root), { storage, exclude, signal });
-    if (changed !== undefined) throw changedError(root, changed);
-    if (more) await writeAgain(tree, more, output);
-    await output.finish();
-    const { files, contentBytes, dropped, followed, skipped } = list;
-    return { files, contentBytes, dropped, followed, skipped };
+    return await packTree(compressor, root, await scanned(root, storage, options), storage, options, onPiece);
   } catch (error) {
     await compressor.stop();
     if (signal?.aborted) throw signal.reason;
@@ -174,6 +159,37 @@ async function packTo(
       ? cause
       : writeError(`Cannot write ${file}`, file, cause);
   }
+}
+
+/**
+ * A tree that was scanned, as tar, to whatever takes it.
+ *
+ * @throws as {@link pack}, and {@link NotWritten} with what `compressor` throws as its cause
+ */
+export async function packTree(
+  compressor: Compressor,
+  root: string,
+  { tree, temps }: Scan,
+  storage: Storage,
+  options: PackOptions,
+  onPiece?: () => void,
+): Promise<PackedTree> {
+  const { signal, exclude, onOutsideLink = () => "drop", find, again } = options;
+  const list = await listOf(tree, bytesOf(root), storage, onOutsideLink);
+  list.skipped.push(...temps);
+  const output = new Output(compressor, () => {
+    signal?.throwIfAborted();
+    onPiece?.();
+  });
+  const needles = find?.filter(({ length }) => length > 0) ?? [];
+  const read = await writeEntries({ tree, list, root, storage, output, needles }, options);
+  const more = await again?.(read);
+  const changed = await firstChange(tree, bytesOf(root), { storage, exclude, signal });
+  if (changed !== undefined) throw changedError(root, changed);
+  if (more) await writeAgain(tree, more, output);
+  await output.finish();
+  const { files, contentBytes, dropped, followed, skipped } = list;
+  return { files, contentBytes, dropped, followed, skipped };
 }
 
 async function scanned(root: string, storage: Storage, { exclude, signal }: PackOptions): Promise<Scan> {
@@ -185,7 +201,7 @@ async function scanned(root: string, storage: Storage, { exclude, signal }: Pack
   return found;
 }
 
-function readError(root: string, path: ByteString, error: unknown, others = 0): EfError {
+export function readError(root: string, path: ByteString, error: unknown, others = 0): EfError {
   const place = path === "" ? root : `${root}/${display(path)}`;
   const more = others > 0 ? ` (and ${plural(others, "other")})` : "";
   return new EfError("IO", `Cannot pack ${root}: cannot read ${place}: ${reasonOf(error)}${more}`, {
@@ -312,6 +328,13 @@ async function bring(
   }
   const open = await walk(contents.open(file));
   try {
+    if (file.size >= largeBytes) {
+      for await (const piece of open.pieces()) {
+        see(piece);
+        await output.add(piece);
+      }
+      return await walk(open.check());
+    }
     for (let left = file.size; left > 0; ) {
       const read = await walk(open.read(output.memory, output.at, Math.min(left, output.room)));
       see(output.memory.subarray(output.at, output.at + read));

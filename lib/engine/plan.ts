@@ -10,7 +10,9 @@ export interface Step {
   name: string;
   /** The persistent directory. */
   source: string;
-  /** Its copy on scratch, which the variable will name. */
+  /** Where a copy is read: the source, or another whole copy of it. */
+  from: string;
+  /** Its copy on scratch, or on this node's own disk, which the variable will name. */
   target: string;
   /** Says when and from where `target` was last made whole (shared with euler-files). */
   marker: string;
@@ -68,21 +70,35 @@ function step(config: Config, env: Env, scratchBase: string, name: string): Step
   const written = config.vars[name]?.source ?? "";
   const where = `vars.${name}.source`;
   const own = config.ef?.vars?.[name];
+  const source = absolute(isLiteral(written) ? written : expandPath(written, env, where), where, written);
   return {
     name,
-    source: absolute(isLiteral(written) ? written : expandPath(written, env, where), where, written),
-    target: join(root, name),
-    marker: join(root, `.${name}.synced`),
-    lock: join(root, `.${name}.lock`),
-    manifest: join(root, `.${name}.manifest`),
-    partial: join(root, `.${name}.partial`),
-    temp: join(root, `.${name}.tmp-`),
+    source,
+    from: source,
+    ...placesIn(root, name),
     exclude: own?.exclude ?? [],
     mirror: own?.mirror ?? false,
     rules: JSON.stringify([own?.exclude ?? [], config.rsync_extra_args, ...(own?.mirror ? ["mirror"] : [])]),
     env: own?.env ?? {},
   };
 }
+
+/**
+ * Does a variable go to this node's own disk? As it is asked for, else what the configuration says of it, which holds in a
+ * Slurm job only: a login node's disk is for all.
+ */
+export const isNodeLocal = (config: Config, env: Env, name: string, asked: boolean | undefined): boolean =>
+  asked ?? (config.ef?.vars?.[name]?.node_local === true && Boolean(env.SLURM_JOB_ID));
+
+/** A copy and ef's own files beside it, in a directory. */
+export const placesIn = (root: string, name: string) => ({
+  target: join(root, name),
+  marker: join(root, `.${name}.synced`),
+  lock: join(root, `.${name}.lock`),
+  manifest: join(root, `.${name}.manifest`),
+  partial: join(root, `.${name}.partial`),
+  temp: join(root, `.${name}.tmp-`),
+});
 
 /**
  * Is a source with a `$` in it the very name of a directory? euler-files takes every source so, and a directory can be

@@ -5,13 +5,14 @@
  * moves no data (links, modes), ef does itself. Each file is looked at again at the source after its process has ended:
  * rsync takes the time of a file before it reads it, and does not notice what changes meanwhile.
  */
-import { availableParallelism } from "node:os";
+
 import { type ByteString, display } from "../base/bytes.ts";
 import { EfError, errnoOf } from "../base/errors.ts";
 import { lastLines } from "../base/exec.ts";
 import { get, type Steps } from "../base/steps.ts";
 import { span } from "../base/trace.ts";
 import { plural } from "../base/units.ts";
+import { processors } from "../drivers/limits.ts";
 import {
   leastBytesPerS,
   listArgv,
@@ -100,7 +101,7 @@ function isOwn({ source, target, todo, there }: Job, row: number, { setsAttribut
 function processes(rows: number[], weightOf: (row: number) => number, isSlow: boolean, lists: Lists): number {
   const { workers, bytesPerS, extraArgs } = lists;
   if (extraArgs.some((arg) => arg.startsWith("--bwlimit"))) return 1; // the user's limit is for all
-  const most = isSlow ? mostSlow : Math.min(mostQuick, availableParallelism());
+  const most = isSlow ? mostSlow : Math.min(mostQuick, processors());
   const weight = rows.reduce((sum, row) => sum + weightOf(row), 0);
   const worth = Math.ceil(weight / (isSlow ? worthSlow : worthQuick));
   const slowest = bytesPerS === undefined ? worth : Math.floor(bytesPerS / leastBytesPerS);

@@ -15,6 +15,8 @@ export interface WriteOptions {
   allowLink?: ((path: ByteString, text: ByteString) => boolean) | undefined;
   onFile?: ((path: ByteString, content: Uint8Array) => void) | undefined;
   find?: (() => readonly Uint8Array[]) | undefined;
+  /** Modification times to the nanosecond, which an archive has to the second; undefined for the archive's. */
+  mtimeNs?: ((path: ByteString) => bigint | undefined) | undefined;
 }
 
 class Dir {
@@ -181,11 +183,12 @@ export class TreeWriter {
   }
 
   /** On quick storage, where the permissions need no call of their own; false elsewhere. */
-  #writeNow(path: ByteString, { mode, mtimeS, size }: TarEntry, bytes: Uint8Array): boolean {
+  #writeNow(path: ByteString, entry: TarEntry, bytes: Uint8Array): boolean {
+    const { mode, size } = entry;
     const kept = mode & keptMode;
     if ((kept & this.#umask) !== 0) return false;
     try {
-      if (!this.#storage.putNew(this.#below(path), kept, bytes, nsOf(mtimeS))) return false;
+      if (!this.#storage.putNew(this.#below(path), kept, bytes, this.#timeOf(path, entry.mtimeS))) return false;
     } catch (error) {
       this.at ??= path;
       throw error;
@@ -199,7 +202,7 @@ export class TreeWriter {
     const fd = yield* this.#open(path, dir);
     try {
       yield* this.#put(fd, bytes, 0);
-      yield* this.#dress(fd, entry);
+      yield* this.#dress(fd, path, entry);
     } catch (error) {
       yield* get(this.#storage.close(fd));
       throw error;
@@ -220,9 +223,9 @@ export class TreeWriter {
       at += yield* get(this.#storage.write(fd, bytes, at, bytes.length - at, position + at));
   }
 
-  *#dress(fd: number, { mode, mtimeS }: TarEntry): Steps<void> {
+  *#dress(fd: number, path: ByteString, { mode, mtimeS }: TarEntry): Steps<void> {
     yield* get(this.#storage.fchmod(fd, mode & keptMode));
-    yield* get(this.#storage.setTimesOf(fd, nsOf(mtimeS)));
+    yield* get(this.#storage.setTimesOf(fd, this.#timeOf(path, mtimeS)));
   }
 
   async #begin(path: ByteString, { entry, bytes }: TarPart): Promise<void> {
@@ -239,12 +242,16 @@ export class TreeWriter {
     search?.in(bytes);
     await this.#flight.start(this.#told(path, this.#put(fd, bytes, at)));
     if (at + bytes.length < entry.size) return;
-    await this.#flight.start(this.#told(path, this.#dress(fd, entry)));
+    await this.#flight.start(this.#told(path, this.#dress(fd, path, entry)));
     this.#large = undefined;
     await this.#storage.close(fd);
     if (search?.found) this.mentions.push(path);
     this.files++;
     this.contentBytes += entry.size;
+  }
+
+  #timeOf(path: ByteString, mtimeS: number): bigint {
+    return this.#options.mtimeNs?.(path) ?? nsOf(mtimeS);
   }
 
   #needles(): Uint8Array[] | undefined {
@@ -306,13 +313,14 @@ export class TreeWriter {
       }.bind(this),
     );
     this.files += this.#hardLinks.length;
-    await each(this.#links, function* ({ text, mtimeS }, path) {
+    const timeOf = (path: ByteString, mtimeS: number) => this.#timeOf(path, mtimeS);
+    await each(this.#links, function* ({ path: own, text, mtimeS }, path) {
       yield* get(storage.symlink(text, path));
-      yield* get(storage.setTimes(path, nsOf(mtimeS)));
+      yield* get(storage.setTimes(path, timeOf(own, mtimeS)));
     });
     const unnamed = 0o777 & ~process.umask();
-    await each(this.#dirs, function* ({ mode = unnamed, mtimeS }, path) {
-      if (mtimeS !== undefined) yield* get(storage.setTimes(path, nsOf(mtimeS)));
+    await each(this.#dirs, function* ({ path: own, mode = unnamed, mtimeS }, path) {
+      if (mtimeS !== undefined) yield* get(storage.setTimes(path, timeOf(own, mtimeS)));
       if (isOpen(mode)) yield* get(storage.chmod(path, mode));
     });
     // What is below one that cannot be entered any more cannot be changed: they come last, from below.

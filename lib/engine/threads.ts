@@ -3,10 +3,11 @@
  *
  * One takes 15 to 40 ms to start and some 15 MB, so they are started when it shows that there is much to do, and kept.
  */
-import { availableParallelism } from "node:os";
+
 import type { Worker } from "node:worker_threads";
 import type { ByteString } from "../base/bytes.ts";
 import { mark } from "../base/trace.ts";
+import { processors } from "../drivers/limits.ts";
 import type { ThreadInput, ThreadOutput } from "./files.ts";
 import type { TreeColumns } from "./tree.ts";
 
@@ -34,7 +35,7 @@ const mostThreads = 8;
 
 /** How many threads are worth having, this one included. */
 export const threadCount = (workers: number | "auto"): number =>
-  workers === "auto" ? Math.min(availableParallelism(), mostThreads) : workers;
+  workers === "auto" ? Math.min(processors(), mostThreads) : workers;
 
 const idle: Promise<Worker>[] = [];
 

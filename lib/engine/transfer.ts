@@ -15,7 +15,7 @@ export const excludesOf = (step: Step): string[] => [...(presetOf(step.name)?.ex
 export function transferFor(step: Step): Omit<Transfer, "arrivalNs" | "lockFd"> {
   const { base, intent, workSince } = knownOf(step);
   return {
-    source: realPath(step.source),
+    source: realPath(step.from),
     target: realPath(step.target),
     exclude: excludesOf(step),
     past: { base, intent },

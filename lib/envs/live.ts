@@ -2,15 +2,16 @@
  * Environments on this node, made or loaded: directories below one of our own, each with a small file that says its name and
  * what was in it when it was saved. That file comes last: without it a directory is what a killed run has left.
  */
-import { lstatSync, mkdirSync, readdirSync, utimesSync } from "node:fs";
+import { lstatSync, readdirSync, utimesSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import * as v from "valibot";
-import { EfError, errnoOf, reasonOf, writeError } from "../base/errors.ts";
+import { EfError, writeError } from "../base/errors.ts";
 import { readOwn, writeAtomic } from "../base/files.ts";
 import { nearest } from "../base/nearest.ts";
 import { type Env, present, realPath } from "../base/paths.ts";
 import { mountOf, mounts } from "../drivers/filesystem.ts";
 import { type LockOptions, lock } from "../engine/lock.ts";
+import { ownDirectory } from "../engine/own-directory.ts";
 import { removeAllLeftovers, removeTree } from "../engine/temp.ts";
 import { checkName } from "./names.ts";
 import { type Packages, packagesOf, sitePackages } from "./packages.ts";
@@ -63,26 +64,11 @@ function liveRoot(env: Env): string {
  */
 function makeLiveRoot(env: Env): string {
   const root = liveRoot(env);
-  try {
-    mkdirSync(root, { mode: 0o700 });
-  } catch (error) {
-    if (errnoOf(error) !== "EEXIST")
-      throw new EfError("BAD_ROOT", `Cannot make ${root}: ${reasonOf(error)}`, {
-        hint: "set TMPDIR (in a job SLURM_TMPDIR) to a directory on this node where you can write",
-        path: root,
-        cause: error,
-      });
-  }
+  ownDirectory(root, "TMPDIR (in a job SLURM_TMPDIR)");
   const mount = mountOf(realPath(root), mounts());
-  if (mount?.options.includes("noexec"))
-    throw new EfError("BAD_ROOT", `Cannot keep environments in ${root}: no program can run there (noexec)`, {
-      hint: "set TMPDIR (in a job SLURM_TMPDIR) to a directory of another file system",
-      path: root,
-    });
-  const stat = lstatSync(root);
-  if (stat.isDirectory() && stat.uid === process.geteuid?.() && (stat.mode & 0o022) === 0) return root;
-  throw new EfError("BAD_ROOT", `Cannot use ${root}: it is not a directory that only you can write to`, {
-    hint: "somebody put it there; set TMPDIR to a directory of your own",
+  if (!mount?.options.includes("noexec")) return root;
+  throw new EfError("BAD_ROOT", `Cannot keep environments in ${root}: no program can run there (noexec)`, {
+    hint: "set TMPDIR (in a job SLURM_TMPDIR) to a directory of another file system",
     path: root,
   });
 }

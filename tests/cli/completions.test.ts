@@ -6,6 +6,9 @@ import { Home, have, type Ran, run, until } from "../helpers.ts";
 
 const dialects = ["bash", "zsh", "fish", "csh", "json"];
 
+/** What `ef dm` runs on a data mover: offered like its sub-commands. */
+const tools = ["cp", "ls", "mv", "rm", "rsync", "tar", "wget"];
+
 let at: Home;
 
 beforeAll(async () => {
@@ -41,7 +44,12 @@ test("the scripts offer each command, and not what is not for people", async () 
   );
   expect((await bash(["ef", ""])).offers).toEqual(Object.keys(commands));
   expect(groups.length).toBeGreaterThan(0);
-  for (const [name, subs] of groups) expect((await bash(["ef", name, ""])).offers).toEqual(Object.keys(subs));
+  for (const [name, subs] of groups) {
+    const { offers } = await bash(["ef", name, ""]);
+    expect(offers.filter((word) => name !== "dm" || !tools.includes(word))).toEqual(Object.keys(subs));
+  }
+  expect((await bash(["ef", "dm", ""])).offers).toEqual(expect.arrayContaining(tools));
+  expect((await bash(["ef", "dm", "cp", "-r", ""])).compopt).toEqual(files);
 });
 
 // bash: the function is called as readline calls it; `compopt` is only there while readline does, so it is recorded.

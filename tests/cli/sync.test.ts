@@ -595,18 +595,6 @@ test("--delete of the user's own is said before and after", async () => {
   expect((await at.ef(["sync"])).stderr).toContain("1 to delete");
 });
 
-test("keys that this version does not act on are said", async () => {
-  using at = hub({
-    ef: {
-      vars: { HF_HOME: { mirror: true, node_local: true } },
-      transfer: { times: "arrival" },
-      purge: { days: 15 },
-    },
-  });
-  const { stderr } = await at.ef(["sync"]);
-  expect(stderr).toContain("without effect in this version of ef: ef.vars.HF_HOME.node_local\n");
-});
-
 test("mirror: what was deleted at home goes from scratch too; what a job made or changed stays", async () => {
   using at = hub({ ef: { vars: { HF_HOME: { mirror: true } } } });
   for (const name of ["gone/a", "gone/b", "mixed/a", "mixed/changed"]) at.write(`hf/${name}`, name);

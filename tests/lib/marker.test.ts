@@ -39,6 +39,7 @@ class Trees implements Disposable {
     this.step = {
       name: "X",
       source: join(this.at.dir, "src"),
+      from: join(this.at.dir, "src"),
       target: join(this.at.dir, "dst"),
       marker: beside("synced"),
       lock: beside("lock"),

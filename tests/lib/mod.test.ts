@@ -6,8 +6,11 @@ import { Home } from "../helpers.ts";
 
 test("the names of the library", () => {
   expect(Object.keys(ef).sort()).toEqual([
+    "CacheWorkspace",
     "CannotStart",
+    "Datamover",
     "EfError",
+    "Workspace",
     "apptainerBuild",
     "apptainerInit",
     "apptainerList",
@@ -15,6 +18,7 @@ test("the names of the library", () => {
     "apptainerPrune",
     "apptainerRun",
     "apptainerSync",
+    "cancelMoverJob",
     "checkConfig",
     "configPath",
     "dialects",
@@ -26,17 +30,25 @@ test("the names of the library", () => {
     "loadConfig",
     "lock",
     "migrate",
+    "moveInBackground",
+    "moverJobEnd",
+    "moverJobState",
+    "moverJobs",
     "onConflicts",
     "presets",
     "pruneModes",
     "push",
     "setKey",
     "shellInit",
+    "stage",
+    "stageJob",
     "status",
     "sync",
     "traceTo",
+    "unstage",
     "updateConfig",
     "usage",
+    "useLocal",
     "venvCreate",
     "venvExport",
     "venvFind",
@@ -48,6 +60,7 @@ test("the names of the library", () => {
     "venvSave",
     "venvWheel",
     "verify",
+    "waitfor",
   ]);
 });
 
