@@ -1,4 +1,5 @@
 import { cancelMoverJob } from "../lib/datamover-jobs.ts";
+import { isOver } from "../lib/drivers/slurm-jobs.ts";
 import { command } from "./args.ts";
 import { jobPlace } from "./dm.ts";
 import { say, stopSignal } from "./process.ts";
@@ -8,8 +9,10 @@ export default command({
   description: "Cancel a job in the background",
   args: { id: jobPlace },
   async run({ args }) {
-    await cancelMoverJob(args.id, { signal: stopSignal() });
-    if (!args.json) say(`job ${args.id}: cancelled\n`);
-    return { json: { job_id: args.id }, text: "" };
+    const before = await cancelMoverJob(args.id, { signal: stopSignal() });
+    const { state, code } = before;
+    const was = isOver(before) ? `it was over already: ${code === undefined ? state : `exit ${code}`}` : "cancelled";
+    if (!args.json) say(`job ${args.id}: ${was}\n`);
+    return { json: { job_id: args.id, was: state }, text: "" };
   },
 });

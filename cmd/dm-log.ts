@@ -1,8 +1,10 @@
 import { closeSync, fstatSync, openSync } from "node:fs";
+import { constants } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { EfError, errnoOf, reasonOf } from "../lib/base/errors.ts";
-import { start } from "../lib/base/exec.ts";
+import { howEnded } from "../lib/base/exec.ts";
 import { moverJob, moverJobEnd } from "../lib/datamover-jobs.ts";
+import { signalGroup, startGroup } from "../lib/drivers/handle.ts";
 import { command, common, type Output } from "./args.ts";
 import { jobPlace } from "./dm.ts";
 import { stopSignal } from "./process.ts";
@@ -38,7 +40,7 @@ export default command({
         fd ??= opened(output);
         const size = fd === undefined ? 0 : fstatSync(fd).size;
         // It reads on from where the one before stopped: the place belongs to the open file.
-        if (fd !== undefined && size > printed) await start(["cat"], { stdin: fd, stdout: 1, signal }).done;
+        if (fd !== undefined && size > printed && !(await copied(fd, signal))) return { json: {}, text: "" };
         printed = Math.max(printed, size);
         if (isLast) break;
         await Promise.race([end, sleep(pauseMs, undefined, { signal }).catch(() => signal.throwIfAborted())]);
@@ -53,6 +55,17 @@ export default command({
 
 /** Between two looks at the file, in milliseconds. */
 const pauseMs = 500;
+
+/** Copy what is left of a file to stdout. @returns false if nobody reads that any more: no error, as elsewhere */
+async function copied(fd: number, signal: AbortSignal): Promise<boolean> {
+  const { child, ended } = startGroup(["cat"], { stdio: [fd, "inherit", "inherit"] });
+  const stop = () => signalGroup(child?.pid, "SIGTERM");
+  signal.addEventListener("abort", stop);
+  const code = await ended.finally(() => signal.removeEventListener("abort", stop));
+  signal.throwIfAborted();
+  if (code === 0 || code === 128 + constants.signals.SIGPIPE) return code === 0;
+  throw new EfError("IO", `Cannot print what the job has printed: cat ${howEnded(code)}`);
+}
 
 /** Undefined as long as the job has not begun. */
 function opened(path: string): number | undefined {

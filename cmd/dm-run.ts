@@ -68,7 +68,10 @@ async function foreground(dm: Datamover, tool: string, args: readonly string[], 
   });
   // Byte for byte, whatever names are in it; a program, as our own stderr is for text.
   const out = start(["cat"], { stdin: "pipe", stdout: 2 });
-  if (out.stdin) proc.stderr.pipe(out.stdin);
+  if (out.stdin) {
+    proc.stderr.pipe(out.stdin);
+    out.stdin.once("close", () => proc.stderr.resume()); // nobody reads it any more: the tool goes on
+  }
   try {
     const code = await proc.wait();
     if (verbose && proc.jobId !== undefined) say(`ef dm: job ${proc.jobId}${proc.node ? ` on ${proc.node}` : ""}\n`);

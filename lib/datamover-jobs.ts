@@ -99,7 +99,11 @@ function made(dir: string): string {
     mkdirSync(dir, { recursive: true, mode: 0o700 });
     return dir;
   } catch (cause) {
-    throw new EfError("IO", `Cannot make ${dir}: ${reasonOf(cause)}`, { path: dir, cause });
+    throw new EfError("IO", `Cannot make ${dir}, for the output of the job: ${reasonOf(cause)}`, {
+      hint: "set XDG_STATE_HOME to a directory that can be written, here and on the data mover",
+      path: dir,
+      cause,
+    });
   }
 }
 
@@ -130,7 +134,7 @@ function prune(dir: string): void {
 export function moverJobs(env: Env = process.env): MoverJob[] {
   const dir = moverJobsDir(env);
   const ids = names(dir).flatMap((name) => /^(\d+)\.json$/.exec(name)?.[1] ?? []);
-  const jobs = ids.flatMap((id) => read(join(dir, `${id}.json`)) ?? []);
+  const jobs = ids.flatMap((id) => read(dir, id) ?? []);
   return jobs.sort((a, b) => b.submittedMs - a.submittedMs);
 }
 
@@ -142,11 +146,15 @@ function names(dir: string): string[] {
   }
 }
 
-function read(path: string): MoverJob | undefined {
+/** The record of a job; undefined if there is none, or it is damaged. */
+function read(dir: string, id: string): MoverJob | undefined {
   try {
-    const job = JSON.parse(readOwn(path, recordLimit)?.toString() ?? "null") as Partial<MoverJob> | null;
-    const isJob = job && typeof job.id === "string" && Array.isArray(job.argv) && typeof job.output === "string";
-    return isJob ? (job as MoverJob) : undefined;
+    const job = JSON.parse(readOwn(join(dir, `${id}.json`), recordLimit)?.toString() ?? "null");
+    const { argv, cwd, partition, submittedMs, output } = job;
+    const isText = (value: unknown) => typeof value === "string";
+    const isWhole = [cwd, partition, output].every(isText) && argv.length > 0 && argv.every(isText);
+    const isTime = typeof submittedMs === "number" && Math.abs(submittedMs) <= 8.64e15;
+    return job.id === id && isWhole && isTime ? job : undefined;
   } catch {
     return undefined;
   }
@@ -154,7 +162,7 @@ function read(path: string): MoverJob | undefined {
 
 /** @throws {EfError} USAGE if there is no such job */
 export function moverJob(id: string, env: Env = process.env): MoverJob {
-  const job = /^\d+$/.test(id) ? read(join(moverJobsDir(env), `${id}.json`)) : undefined;
+  const job = /^\d+$/.test(id) ? read(moverJobsDir(env), id) : undefined;
   if (job) return job;
   throw new EfError(
     "USAGE",
@@ -168,7 +176,7 @@ export function moverJob(id: string, env: Env = process.env): MoverJob {
 /** The exit code that the job has written down; undefined as long as there is none. */
 function codeOf(job: MoverJob): number | undefined {
   const text = readOwn(job.output.replace(/\.out$/, ".code"), 16)?.toString() ?? "";
-  return /^\d+\n$/.test(text) ? Number(text) : undefined;
+  return /^\d{1,3}\n$/.test(text) && Number(text) <= 255 ? Number(text) : undefined;
 }
 
 /**
@@ -200,8 +208,8 @@ const ended = (job: MoverJob, code: number): MoverJobState => ({
   code,
 });
 
-/** Between two looks, in milliseconds: the file is looked at more often than Slurm is asked. */
-const pauses = { first: 250, longest: 15_000 };
+/** Between two questions to Slurm, in milliseconds; and between two looks at the file, which cost less. */
+const pauses = { first: 250, longest: 15_000, look: 1000 };
 /** How long a file may take to be seen here after the job that wrote it has ended, in milliseconds (nfs(5): acregmax). */
 const lateMs = 60_000;
 
@@ -237,7 +245,10 @@ export async function moverJobEnd(
         hint: `it goes on; wait again with: ef dm wait ${id}`,
       });
     }
-    await sleep(Math.min(pause, leftMs), undefined, { signal }).catch(() => signal?.throwIfAborted());
+    const until = performance.now() + Math.min(pause, leftMs);
+    for (let ms = until - performance.now(); ms > 0 && codeOf(state) === undefined; ms = until - performance.now()) {
+      await sleep(Math.min(ms, pauses.look), undefined, { signal }).catch(() => signal?.throwIfAborted());
+    }
   }
 }
 
@@ -247,11 +258,13 @@ function hasFailedToStart({ output }: MoverJob): boolean {
 }
 
 /**
- * Cancel a job; no error if it is over already.
+ * Cancel a job.
  *
+ * @returns what it was then: one that is over already stays as it is
  * @throws {EfError} USAGE if there is no such job; TOOL_MISSING, TOOL_FAILED
  */
-export async function cancelMoverJob(id: string, { env = process.env, signal }: AskOptions = {}): Promise<void> {
-  moverJob(id, env);
-  await cancel(id, { env, signal });
+export async function cancelMoverJob(id: string, options: AskOptions = {}): Promise<MoverJobState> {
+  const state = await moverJobState(id, options);
+  if (!isOver(state)) await cancel(id, options);
+  return state;
 }

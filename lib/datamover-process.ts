@@ -1,13 +1,12 @@
 /** A tool that runs on a data mover, held like a process of our own. */
-import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
-import { PassThrough, type Readable, Transform } from "node:stream";
-import { EfError, errnoOf } from "./base/errors.ts";
+import { type Readable, Transform } from "node:stream";
+import { EfError } from "./base/errors.ts";
 import { lastLines, run } from "./base/exec.ts";
 import type { Env } from "./base/paths.ts";
-import { mark } from "./base/trace.ts";
-import { endMark, parseStart } from "./drivers/dt.ts";
-import type { Communicated } from "./drivers/handle.ts";
+import { parseStart } from "./drivers/dt.ts";
+import { type Communicated, communicated, signalGroup, startGroup, within } from "./drivers/handle.ts";
+import { Output } from "./drivers/output.ts";
 
 /** How to start it, once that is known. */
 export interface Prepared {
@@ -15,8 +14,11 @@ export interface Prepared {
   /** The same for people: without the script that srun runs. */
   shown: readonly string[];
   env: Env;
-  /** Does it say by {@link parseStart} that the tool starts? Then what fails before is no failure of the tool. */
-  saysStart: boolean;
+  /**
+   * How the line begins that tells the tool's end, where it is told; then its start is told too (`parseStart`), and what fails
+   * before is no failure of the tool.
+   */
+  endMark?: string;
   /** Cancels a job, by its number, besides the signal. */
   cancelArgv?: ((jobId: string) => string[]) | undefined;
 }
@@ -30,8 +32,6 @@ export interface StartOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** How much of what nobody reads is kept of each stream, from its end, in bytes. */
-const keptBytes = 16 * 2 ** 20;
 const killedCode = 128 + constants.signals.SIGTERM;
 /** How long it may take to end after SIGTERM, in seconds: srun itself waits twelve for the tasks. */
 const graceS = 20;
@@ -41,7 +41,7 @@ const againS = 5;
 export class MoverProcess implements AsyncDisposable {
   /** The tool and its arguments. */
   readonly argv: readonly string[];
-  #child: ChildProcess | undefined;
+  #pid: number | undefined;
   #code: number | null = null;
   #failed: { error: unknown } | undefined;
   #killing = false;
@@ -91,7 +91,7 @@ export class MoverProcess implements AsyncDisposable {
 
   /** Of the srun or `dt*` process here; undefined until that has been started, which takes some milliseconds. */
   get pid(): number | undefined {
-    return this.#child?.pid;
+    return this.#pid;
   }
 
   /** Of its Slurm job; undefined until Slurm or the tool has said it. */
@@ -123,7 +123,7 @@ export class MoverProcess implements AsyncDisposable {
    * @throws {EfError} as {@link MoverProcess.wait}, once it could not be started
    */
   poll(): number | null {
-    this.#drain(keptBytes);
+    this.#drain();
     if (this.#failed) throw this.#failed.error;
     return this.#code;
   }
@@ -136,16 +136,9 @@ export class MoverProcess implements AsyncDisposable {
    * @throws {EfError} if it was never run: TOOL_MISSING, USAGE (no partition), TOOL_FAILED with Slurm's own words; TIMEOUT
    */
   async wait({ timeoutS }: { timeoutS?: number | undefined } = {}): Promise<number> {
-    this.#drain(keptBytes);
-    if (timeoutS === undefined) return this.#ended;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<never>((_, reject) => {
-      const job = this.#jobId === undefined ? "" : ` (job ${this.#jobId})`;
-      const error = () =>
-        new EfError("TIMEOUT", `Cannot wait longer than ${timeoutS} s for ${this.argv[0]}${job}: it is still running`);
-      timer = setTimeout(() => reject(error()), timeoutS * 1000);
-    });
-    return Promise.race([this.#ended, late]).finally(() => clearTimeout(timer));
+    this.#drain();
+    const job = () => (this.#jobId === undefined ? "" : ` (job ${this.#jobId})`);
+    return within(this.#ended, timeoutS, () => `${this.argv[0]}${job()}: it is still running`);
   }
 
   /**
@@ -154,11 +147,9 @@ export class MoverProcess implements AsyncDisposable {
    *
    * @throws {EfError} as {@link MoverProcess.wait}
    */
-  async communicate(): Promise<Communicated & { lostBytes: number }> {
+  communicate(): Promise<Communicated> {
     this.#drain(Number.POSITIVE_INFINITY);
-    const code = await this.#ended;
-    const [stdout, stderr] = await Promise.all([this.#out.text(), this.#err.text()]);
-    return { stdout, stderr, code, lostBytes: this.#out.lostBytes + this.#err.lostBytes };
+    return communicated(this.#ended, this.#out, this.#err);
   }
 
   /** End it, and cancel its job. Its exit code is then 143, unless it ended by itself before. */
@@ -166,7 +157,7 @@ export class MoverProcess implements AsyncDisposable {
     if (this.#killing || this.#code !== null || this.#failed) return void (await this.#ended.catch(() => {}));
     this.#killing = true;
     this.#preparing.abort();
-    this.#drain(keptBytes);
+    this.#drain();
     this.#terminate();
     let seconds = 0;
     const again = () => {
@@ -183,48 +174,32 @@ export class MoverProcess implements AsyncDisposable {
   }
 
   #terminate(name: NodeJS.Signals = "SIGTERM"): void {
-    const pid = this.#child?.pid;
-    if (pid === undefined) return;
-    try {
-      process.kill(-pid, name);
-    } catch {
-      // it has just ended
-    }
+    if (this.#pid === undefined) return;
+    signalGroup(this.#pid, name);
     if (this.#jobId !== undefined) this.#cancelled ??= this.#cancel?.(this.#jobId).catch(() => {}); // its job has ended
   }
 
-  #drain(limit: number): void {
+  #drain(limit?: number): void {
     this.#out.keep(limit);
     this.#err.keep(limit);
   }
 
-  async #start({ argv, shown, env, saysStart, cancelArgv }: Prepared, options: StartOptions): Promise<number> {
+  async #start({ argv, shown, env, endMark, cancelArgv }: Prepared, options: StartOptions): Promise<number> {
     const { stdin = "ignore", stdout = "pipe" } = options;
-    mark(`start ${argv[0]}`, { argv });
-    const [program = "", ...rest] = argv;
     if (cancelArgv) this.#cancel = (jobId) => run(cancelArgv(jobId), { env });
-    // A process group of its own: the terminal's Ctrl-C, of which srun wants two, reaches ef alone.
-    const child = spawn(program, rest, {
-      stdio: [stdin, stdout, "pipe"],
-      detached: true,
-      env: env as NodeJS.ProcessEnv,
-    });
-    this.#child = child;
+    const { child, ended } = startGroup(argv, { stdio: [stdin, stdout, "pipe"], env: env as NodeJS.ProcessEnv });
+    this.#pid = child?.pid;
     let said = "";
-    const listen = this.#listener(saysStart, (line) => {
+    const listen = this.#listener(endMark, (line) => {
       said = `${said}${line}\n`.slice(-(1 << 16));
     });
-    if (child.stdout) this.#out.from(child.stdout);
-    else this.#out.end();
-    if (child.stderr) this.#err.from(child.stderr.pipe(listen));
+    this.#out.from(child?.stdout ?? null);
+    this.#err.from(child?.stderr?.pipe(listen) ?? null);
     if (this.#killing) this.#terminate();
-    const code = await new Promise<number>((resolve, reject) => {
-      child.once("error", (error) => reject(cannotStart(program, error)));
-      child.once("close", (status, endedBy) => resolve(status ?? 128 + (endedBy ? constants.signals[endedBy] : 0)));
-    });
+    const code = await ended;
     await this.#cancelled;
     if (this.#killing && code !== 0) return killedCode;
-    if (!saysStart) return code;
+    if (endMark === undefined) return code;
     if (this.#told !== undefined) return this.#told;
     if (this.#hasStarted && code !== 0) return code; // the shell too was ended, by SIGKILL
     const why = this.#err.isTaken ? "" : lastLines(said); // who reads stderr has it already
@@ -242,11 +217,11 @@ export class MoverProcess implements AsyncDisposable {
   }
 
   /** Passes stderr on, without the lines that tell the tool's start and end; hears the number of the job. */
-  #listener(saysStart: boolean, onLine: (line: string) => void): Transform {
+  #listener(endMark: string | undefined, onLine: (line: string) => void): Transform {
     let rest: Buffer = Buffer.alloc(0);
     const hear = (line: string): boolean => {
       this.#jobId = /^(?:srun: job|Submitted batch job) (\d+)/.exec(line)?.[1] ?? this.#jobId;
-      const start = saysStart ? parseStart(line) : undefined;
+      const start = endMark === undefined ? undefined : parseStart(line);
       if (!start) {
         onLine(line);
         return true;
@@ -263,9 +238,10 @@ export class MoverProcess implements AsyncDisposable {
         rest = rest.subarray(at + 1);
       }
       // What a `dt*` tool writes without an end of line is no message of Slurm's: it is not held back.
-      const held = this.#hasStarted ? this.#heldBack(rest, push, onLine) : saysStart ? rest : Buffer.alloc(0);
-      if (!this.#hasStarted && held.length === 0) push(rest);
-      rest = held;
+      if (endMark === undefined) {
+        push(rest);
+        rest = Buffer.alloc(0);
+      } else if (this.#hasStarted) rest = this.#heldBack(rest, endMark, push, onLine);
     };
     return new Transform({
       transform(chunk: Buffer, _, done) {
@@ -281,103 +257,26 @@ export class MoverProcess implements AsyncDisposable {
   }
 
   /** Pass all on but the telling of the end, and what may be its beginning. It follows what the tool wrote last, on its line. */
-  #heldBack(bytes: Buffer, push: (bytes: Buffer) => void, onLine: (line: string) => void): Buffer {
-    const text = bytes.toString("latin1");
-    const at = text.lastIndexOf(endMark);
-    const [told = "", code] = at < 0 ? [] : (/^[^\n]{12}(\d+)\n/.exec(text.slice(at)) ?? []);
-    if (code !== undefined) {
-      this.#told = Number(code);
-      push(bytes.subarray(0, at));
-      return this.#heldBack(bytes.subarray(at + told.length), push, onLine);
+  #heldBack(bytes: Buffer, endMark: string, push: (bytes: Buffer) => void, onLine: (line: string) => void): Buffer {
+    const pass = (piece: Buffer) => {
+      onLine(piece.toString().trimEnd());
+      push(piece);
+    };
+    const at = bytes.indexOf(endMark);
+    if (at >= 0) {
+      const end = bytes.indexOf(10, at);
+      if (end < 0) {
+        pass(bytes.subarray(0, at));
+        return bytes.subarray(at);
+      }
+      this.#told = Number(bytes.subarray(at + endMark.length, end).toString());
+      pass(Buffer.concat([bytes.subarray(0, at), bytes.subarray(end + 1)]));
+      return Buffer.alloc(0);
     }
-    let length = at < 0 ? 0 : text.length - at;
-    for (let n = Math.min(endMark.length, text.length); n > 0 && length === 0; n--) {
-      if (text.endsWith(endMark.slice(0, n))) length = n;
-    }
-    if (length > endMark.length + 4) length = 0; // it went on otherwise
-    const rest = bytes.subarray(bytes.length - length);
-    const passed = bytes.subarray(0, bytes.length - length);
-    onLine(passed.toString().trimEnd());
-    push(passed);
-    return rest;
+    const text = bytes.subarray(-endMark.length).toString("latin1");
+    let length = text.length;
+    while (length > 0 && !text.endsWith(endMark.slice(0, length))) length--;
+    pass(bytes.subarray(0, bytes.length - length));
+    return bytes.subarray(bytes.length - length);
   }
-}
-
-/** One stream of the tool: read by the caller, or kept up to a limit, or left to wait. */
-class Output {
-  readonly #source = new PassThrough();
-  #taken: Readable | undefined;
-  #chunks: Buffer[] = [];
-  #bytes = 0;
-  #limit: number | undefined;
-  lostBytes = 0;
-  readonly #isOver: Promise<void>;
-
-  constructor() {
-    this.#source.on("error", () => {});
-    this.#isOver = new Promise((resolve) => this.#source.once("end", resolve).once("close", resolve));
-  }
-
-  from(stream: Readable): void {
-    stream.on("error", () => this.end()).pipe(this.#source);
-  }
-
-  end(): void {
-    this.#source.end();
-  }
-
-  get isTaken(): boolean {
-    return this.#taken !== undefined;
-  }
-
-  /** The stream, beginning with what was kept. */
-  take(): Readable {
-    if (this.#taken) return this.#taken;
-    if (this.#limit === undefined) {
-      this.#taken = this.#source;
-      return this.#source;
-    }
-    const stream = new PassThrough();
-    this.#taken = stream;
-    this.#source.off("data", this.#push);
-    stream.write(Buffer.concat(this.#chunks));
-    this.#chunks = [];
-    if (this.#source.readableEnded) stream.end();
-    else this.#source.pipe(stream);
-    return stream;
-  }
-
-  keep(limit: number): void {
-    if (this.#taken) return;
-    if (this.#limit === undefined) this.#source.on("data", this.#push);
-    this.#limit = Math.max(limit, this.#limit ?? 0);
-  }
-
-  readonly #push = (chunk: Buffer): void => {
-    this.#chunks.push(chunk);
-    this.#bytes += chunk.length;
-    while (this.#bytes - (this.#chunks[0]?.length ?? 0) >= (this.#limit ?? 0)) {
-      const lost = this.#chunks.shift()?.length ?? 0;
-      this.#bytes -= lost;
-      this.lostBytes += lost;
-    }
-  };
-
-  async text(): Promise<string> {
-    if (this.#taken) return "";
-    await this.#isOver;
-    return Buffer.concat(this.#chunks).toString("utf8");
-  }
-}
-
-function cannotStart(program: string, cause: unknown): EfError {
-  const errno = errnoOf(cause);
-  if (errno === "E2BIG") {
-    return new EfError("USAGE", `Cannot run ${program}: the arguments are too long for one command`, {
-      hint: "name a directory instead of its files, or give a list: rsync --files-from=FILE",
-      cause,
-    });
-  }
-  const why = errno === "ENOENT" ? "it is not installed, or not on PATH" : (errno ?? String(cause));
-  return new EfError(errno === "ENOENT" ? "TOOL_MISSING" : "TOOL_FAILED", `Cannot run ${program}: ${why}`, { cause });
 }

@@ -1,10 +1,12 @@
 import { EfError } from "./base/errors.ts";
+import { randomId } from "./base/files.ts";
 import type { Env } from "./base/paths.ts";
 import { expandPath } from "./base/paths.ts";
 import type { Config } from "./config/schema.ts";
 import { MoverProcess, type Prepared, type StartOptions } from "./datamover-process.ts";
 import {
   dtArgv,
+  endMark,
   findTools,
   jobOptions,
   type Move,
@@ -142,13 +144,14 @@ export class Datamover {
       const cancel = tools.get("dtcancel");
       const cancelArgv = cancel === undefined ? undefined : (id: string) => [cancel, id];
       const argv = dtArgv(path, args, { blocking, account, time });
-      return { argv, shown: argv, env, saysStart: false, cancelArgv };
+      return { argv, shown: argv, env, cancelArgv };
     }
     const mover = await this.mover(signal);
     const move = this.move(tool, args);
     const shown = ["srun", ...jobOptions(mover, move), "--", move.tool, ...args];
     const cancelArgv = (id: string) => ["scancel", "--quiet", id];
-    return { argv: srunArgv(mover, move), shown, env, saysStart: true, cancelArgv };
+    const token = randomId();
+    return { argv: srunArgv(mover, move, token), shown, env, endMark: endMark(token), cancelArgv };
   }
 
   /** The command line that would submit it as a job; `shown` is for people. @throws {EfError} as {@link Datamover.mover} */
@@ -214,7 +217,7 @@ export interface WaitforOptions {
    * is shown. For a script: `(text) => process.stderr.write(text)`.
    */
   write?: (text: string) => void;
-  /** Dots? For a terminal; a log gets the lines only. @default true */
+  /** Dots? For a terminal; a log gets the lines only: `process.stderr.isTTY`, which is undefined there. @default false */
   dots?: boolean | undefined;
 }
 
@@ -232,7 +235,7 @@ const dotMs = 500;
  */
 export async function waitfor(
   proc: Pick<ProcessHandle, "wait" | "stderr"> & { kill(): unknown },
-  { timeoutS, write, dots = true }: WaitforOptions = {},
+  { timeoutS, write, dots = false }: WaitforOptions = {},
 ): Promise<number> {
   if (write === undefined) return waiting(proc, timeoutS);
   let isLineOpen = dots;

@@ -14,6 +14,7 @@ import {
   extendArgv,
   findArgv,
   listArgv,
+  nameOf,
   parseFilesystems,
   parseList,
   parseRestorable,
@@ -23,6 +24,7 @@ import {
   remarks,
   restorableArgv,
   restoreArgv,
+  saysError,
   saysUnknown,
   type WorkspaceInfo,
   type WorkspaceTool,
@@ -133,10 +135,12 @@ export class Workspace {
    * @throws {EfError} TOOL_MISSING, TOOL_FAILED, also for output that cannot be read
    */
   async list(options: { name?: string; filesystem?: string; verbose?: boolean } = {}): Promise<WorkspaceInfo[]> {
-    const { stdout } = await this.#call(listArgv(options), "list workspaces");
-    const all = parseList(stdout, Date.now());
+    const argv = listArgv(options);
+    const result = await this.#call(argv, "list workspaces");
+    const all = parseList(result.stdout, Date.now()).map((each) => ({ ...each, id: nameOf(each, this.#user) }));
+    if (all.length === 0 && saysError(result.stderr)) throw failed(argv, "list workspaces", result);
     const { name } = options;
-    const found = name === undefined ? all : all.filter(({ id }) => id === name || id === `${this.#user}-${name}`);
+    const found = name === undefined ? all : all.filter(({ id }) => id === name);
     return found.sort((a, b) => a.remainingS - b.remainingS);
   }
 
@@ -289,14 +293,12 @@ export class Workspace {
 }
 
 /** Until 2.0 the tools print their usage on stdout. */
-const failed = (argv: readonly string[], what: string, { code, stdout, stderr }: RunResult): EfError =>
-  new EfError(
-    "TOOL_FAILED",
-    `Cannot ${what}: ${argv[0]} ${howEnded(code)}${lastLines(stderr.trim() ? stderr : stdout)}`,
-    {
-      hint: `it was called as: ${argv.join(" ")}`,
-    },
-  );
+function failed(argv: readonly string[], what: string, { code, stdout, stderr }: RunResult): EfError {
+  const how = code === 0 ? "says" : howEnded(code);
+  return new EfError("TOOL_FAILED", `Cannot ${what}: ${argv[0]} ${how}${lastLines(stderr.trim() ? stderr : stdout)}`, {
+    hint: `it was called as: ${argv.join(" ")}`,
+  });
+}
 
 function pathOf(argv: readonly string[], stdout: string): string {
   const path = pathIn(stdout);

@@ -89,7 +89,7 @@ test.each(scripts)("README, $language: $title", async ({ language, code }) => {
     if (!haveUv || !haveApptainer) return console.warn("not here: uv, apptainer");
     await imageUser(at, code);
   }
-  if (code.includes("ef ws")) new Workspaces(at);
+  if (code.includes("ef ws")) new Workspaces(at, { user: "anna" });
   if (code.includes("ef dm") || code.includes("ef stage")) {
     if (!haveSlurm) return console.warn("not here: Slurm");
     withSlurm(at);

@@ -5,12 +5,11 @@ import type { Home } from "./helpers.ts";
 
 const tools = ["ws_allocate", "ws_list", "ws_find", "ws_extend", "ws_release", "ws_restore"];
 
-/** Whose workspaces they are: a name that has a dash, as ids have. */
-const user = "ann-a";
-
 export interface Site {
   /** Whose output and habits: 1.4 (no file system in the list), 1.5, 1.6 (`--delete-data`), 2.0 (the rewrite). */
   version?: "1.4" | "1.5" | "1.6" | "2.0";
+  /** Whose workspaces they are. @default one whose name has a dash, as ids have */
+  user?: string;
   filesystems?: Record<string, { maxdays?: number; extensions?: number; extendable?: boolean; allocatable?: boolean }>;
 }
 
@@ -25,9 +24,11 @@ interface Entry {
 
 export class Workspaces {
   readonly dir: string;
+  readonly #user: string;
 
   /** Put the tools on the PATH of `at`, in its variable too. */
-  constructor(at: Home, { version = "1.5", filesystems = { scratch: {} } }: Site = {}) {
+  constructor(at: Home, { version = "1.5", user = "ann-a", filesystems = { scratch: {} } }: Site = {}) {
+    this.#user = user;
     this.dir = join(at.dir, "site");
     const bin = join(this.dir, "bin");
     mkdirSync(bin, { recursive: true });
@@ -41,11 +42,11 @@ export class Workspaces {
 
   /** The directory of a workspace, there or not. */
   path(name: string, filesystem = "scratch"): string {
-    return join(this.dir, filesystem, `${user}-${name}`);
+    return join(this.dir, filesystem, `${this.#user}-${name}`);
   }
 
   private file(name: string, filesystem: string): string {
-    return join(this.dir, "db", filesystem, `${user}-${name}.json`);
+    return join(this.dir, "db", filesystem, `${this.#user}-${name}.json`);
   }
 
   exists(name: string, filesystem = "scratch"): boolean {

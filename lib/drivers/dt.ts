@@ -99,19 +99,19 @@ const enter = `if [ -n "$1" ] && cd -- "$1" 2>/dev/null; then :
 elif [ "$2" = anywhere ]; then cd /
 else printf 'ef: the data mover has no directory %s: use absolute paths\\n' "$1" >&2; exit 1; fi
 shift 2
-command -v "$1" >/dev/null || { printf 'ef: the data mover has no program %s\\n' "$1" >&2; exit 1; }
+command -v -- "$1" >/dev/null || { printf 'ef: the data mover has no program %s\\n' "$1" >&2; exit 1; }
 `;
 const sayStart = `printf 'ef-dm: job %s on %s\\n' "\${SLURM_JOB_ID-}" "\${SLURMD_NODENAME-}" >&2\n`;
 
-/** The shell outlives the signals that end the tool: it gets the time to clean up, and its code is told. */
-const runIt = `stopped=
-trap stopped=1 TERM INT HUP
-"$@"
+/**
+ * The shell outlives the signals that end the tool: it gets the time to clean up, and its code is told. By exec, as a shell has
+ * an echo and a test of its own.
+ */
+const runIt = `ef_stopped=
+trap ef_stopped=1 TERM INT HUP
+(exec "$@")
 code=$?
 `;
-
-/** How the line begins with which the tool's end is told, on stderr: its exit code follows. */
-export const endMark = "ef-dm: exit ";
 
 /** The number and the node in the line with which the tool starts, as it comes on stderr; undefined for other lines. */
 export function parseStart(line: string): { jobId: string; node: string } | undefined {
@@ -121,14 +121,19 @@ export function parseStart(line: string): { jobId: string; node: string } | unde
 
 const moveArgs = ({ tool, args, cwd }: Move): string[] => [cwd, needsCwd(args) ? "here" : "anywhere", tool, ...args];
 
-/** srun ends with 0 when the node fails (22.05): only what is told at the end is the tool's exit code. */
-const script = `${enter}${sayStart}${runIt}printf '${endMark}%s\\n' $code >&2; exit $code`;
+/** How the line begins with which the tool's end is told, on stderr: its exit code follows. No tool prints the same by chance. */
+export const endMark = (token: string): string => `ef-dm ${token}: exit `;
 
-/** The command line that runs a tool on the mover, with our stdin, stdout and stderr. */
-export const srunArgv = (mover: SlurmMover, move: Move): string[] => [
-  ...["srun", ...jobOptions(mover, move), "--", "/bin/sh", "-c", script, "ef-dm"],
-  ...moveArgs(move),
-];
+/**
+ * The command line that runs a tool on the mover, with our stdin, stdout and stderr. srun ends with 0 when the node fails (22.05):
+ * only what is told at the end is the tool's exit code.
+ *
+ * @param token of this run alone
+ */
+export function srunArgv(mover: SlurmMover, move: Move, token: string): string[] {
+  const script = `${enter}${sayStart}${runIt}printf '${endMark(token)}%s\\n' $code >&2; exit $code`;
+  return ["srun", ...jobOptions(mover, move), "--", "/bin/sh", "-c", script, "ef-dm", ...moveArgs(move)];
+}
 
 /**
  * The script of a job that nobody waits for: output and exit code go into files. The tool's exit code is there when it has
@@ -139,7 +144,7 @@ ${newline}
 umask 077
 exec >${shellLine([output])} 2>&1 </dev/null
 set -- ${shellLine(moveArgs(move))}
-${enter}${runIt}[ -z "$stopped" ] || [ $code = 0 ] || exit $code
+${enter}${runIt}[ -z "$ef_stopped" ] || [ $code = 0 ] || exit $code
 printf '%s\\n' $code >${shellLine([`${code}.tmp`])} && mv -f -- ${shellLine([`${code}.tmp`])} ${shellLine([code])}
 exit $code
 `;

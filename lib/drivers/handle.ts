@@ -1,16 +1,19 @@
 /** A program that runs beside the caller, held like a `subprocess.Popen`: asked, waited for, read and ended. */
-import { spawn } from "node:child_process";
+import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { constants } from "node:os";
-import { PassThrough, type Readable } from "node:stream";
+import type { Readable } from "node:stream";
 import { EfError, errnoOf } from "../base/errors.ts";
 import type { Env } from "../base/paths.ts";
 import { mark } from "../base/trace.ts";
+import { Output } from "./output.ts";
 
 /** What a program printed, and how it ended. */
 export interface Communicated {
   stdout: string;
   stderr: string;
   code: number;
+  /** How much of both was dropped, as nobody had read it, in bytes. */
+  lostBytes: number;
 }
 
 export interface ProcessHandle {
@@ -19,8 +22,8 @@ export interface ProcessHandle {
   /** The program and its arguments. */
   readonly argv: readonly string[];
   /**
-   * As it comes. Without a reader a program stops once some 100 KiB wait; from the first `poll`, `wait` or `communicate` on,
-   * the last 16 MiB of what nobody reads are kept.
+   * As it comes. Who asks for the stream must read it: the program stops when some 100 KiB wait. Of what nobody reads the
+   * last 16 MiB are kept, from the first `poll`, `wait` or `communicate` on.
    */
   readonly stdout: Readable;
   readonly stderr: Readable;
@@ -33,13 +36,14 @@ export interface ProcessHandle {
   /**
    * Wait until it has ended.
    *
-   * @param options.timeoutS for so long; it goes on to run after that
+   * @param options.timeoutS for so long, in seconds; it goes on to run after that
    * @returns its exit code, whatever it is
-   * @throws {EfError} TOOL_MISSING, TOOL_FAILED if it could not be started; TIMEOUT
+   * @throws {EfError} TOOL_MISSING, TOOL_FAILED, USAGE (an argument that no program can get) if it could not be started; TIMEOUT
    */
   wait(options?: { timeoutS?: number }): Promise<number>;
   /**
-   * Wait until it has ended, and give what it printed, as UTF-8.
+   * Wait until it has ended, and give all that it printed and nobody has read, as UTF-8: however much that is, if this is
+   * called before `poll` and `wait`.
    *
    * @throws {EfError} as `wait`
    */
@@ -49,7 +53,6 @@ export interface ProcessHandle {
 }
 
 export interface LaunchOptions {
-  cwd?: string;
   /** The whole environment. @default the caller's */
   env?: Env;
   /** Ends it with SIGTERM. */
@@ -62,106 +65,123 @@ export interface LaunchOptions {
  * @example
  * const { stdout } = await launch(["ws_list"]).communicate();
  */
-export function launch(argv: readonly string[], { cwd, env, signal }: LaunchOptions = {}): ProcessHandle {
+export function launch(argv: readonly string[], { env, signal }: LaunchOptions = {}): ProcessHandle {
   signal?.throwIfAborted();
-  mark(`launch ${argv[0]}`, { argv });
-  const [program = "", ...rest] = argv;
   let code: number | null = null;
-  let failed: EfError | undefined;
-  const child = spawn(program, rest, {
-    stdio: ["ignore", "pipe", "pipe"],
-    detached: true, // a process group of its own: ended as a whole
-    ...(cwd === undefined ? {} : { cwd }),
-    env: (env ?? process.env) as NodeJS.ProcessEnv,
+  let failed: { error: unknown } | undefined;
+  const { child, ended } = startGroup(argv, { stdio: ["ignore", "pipe", "pipe"], env: env as NodeJS.ProcessEnv });
+  child?.once("exit", (status, endedBy) => {
+    code = codeOf(status, endedBy);
   });
   const kill = (name: NodeJS.Signals = "SIGTERM") => {
-    if (code !== null || child.pid === undefined) return;
-    try {
-      process.kill(-child.pid, name);
-    } catch {
-      // it has just ended
-    }
+    if (code === null) signalGroup(child?.pid, name);
   };
   const onAbort = () => kill();
   signal?.addEventListener("abort", onAbort, { once: true });
-  const ended = new Promise<number>((resolve, reject) => {
-    child.once("error", (error) => {
-      failed = cannotStart(program, error);
-      reject(failed);
-    });
-    child.once("exit", (status, endedBy) => {
-      code ??= status ?? 128 + (endedBy ? constants.signals[endedBy] : 0);
-    });
-    child.once("close", () => resolve(code ?? 0));
-  }).finally(() => signal?.removeEventListener("abort", onAbort));
-  ended.catch(() => {}); // whoever waits for it hears it
-  const [stdout, stderr] = [kept(child.stdout), kept(child.stderr)];
-  const drain = () => [stdout, stderr].forEach(({ drain }) => void drain());
+  ended
+    .catch((error) => {
+      failed = { error };
+    })
+    .finally(() => signal?.removeEventListener("abort", onAbort));
+  const [out, err] = [new Output(), new Output()];
+  out.from(child?.stdout ?? null);
+  err.from(child?.stderr ?? null);
+  const keep = (limit?: number) => [out, err].forEach((each) => void each.keep(limit));
   return {
-    pid: child.pid,
+    pid: child?.pid,
     argv,
-    stdout: stdout.stream,
-    stderr: stderr.stream,
+    get stdout() {
+      return out.take();
+    },
+    get stderr() {
+      return err.take();
+    },
     poll() {
-      drain();
-      if (failed) throw failed;
+      keep();
+      if (failed) throw failed.error;
       return code;
     },
     wait: ({ timeoutS } = {}) => {
-      drain();
-      return timeoutS === undefined ? ended : within(ended, timeoutS, program);
+      keep();
+      return within(ended, timeoutS, () => `${argv[0]}: it is still running`);
     },
-    async communicate() {
-      drain();
-      const status = await ended;
-      return { stdout: await stdout.text(), stderr: await stderr.text(), code: status };
+    communicate() {
+      keep(Number.POSITIVE_INFINITY);
+      return communicated(ended, out, err);
     },
     kill,
   };
 }
 
-/** How much of what nobody reads is kept of each stream, from its end, in bytes. */
-const keptBytes = 16 * 2 ** 20;
-
-/** A stream that keeps what nobody reads, once it is drained, so that its writer can go on. */
-function kept(source: Readable | null) {
-  const stream = new PassThrough();
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  let draining = false;
-  source?.on("error", () => {}).pipe(stream);
-  if (!source) stream.end();
-  stream.on("error", () => {});
-  const isOver = new Promise<void>((resolve) => stream.once("end", resolve).once("close", resolve));
-  return {
-    stream,
-    drain() {
-      if (draining) return;
-      draining = true;
-      stream.on("data", (chunk: Buffer) => {
-        chunks.push(chunk);
-        bytes += chunk.length;
-        while (bytes > keptBytes) bytes -= chunks.shift()?.length ?? bytes;
-      });
-    },
-    async text() {
-      await isOver;
-      return Buffer.concat(chunks).toString("utf8");
-    },
-  };
+/** What {@link ProcessHandle.communicate} gives. */
+export async function communicated(ended: Promise<number>, out: Output, err: Output): Promise<Communicated> {
+  const code = await ended;
+  const [stdout, stderr] = await Promise.all([out.text(), err.text()]);
+  return { stdout, stderr, code, lostBytes: out.lostBytes + err.lostBytes };
 }
 
-async function within(ended: Promise<number>, timeoutS: number, program: string): Promise<number> {
+/** In a process group of its own: it is ended as a whole, and the terminal's Ctrl-C reaches ef alone. */
+export function startGroup(
+  argv: readonly string[],
+  options: SpawnOptions,
+): { child: ChildProcess | undefined; ended: Promise<number> } {
+  const [program = "", ...rest] = argv;
+  mark(`start ${program}`, { argv });
+  try {
+    const child = spawn(program, rest, { ...options, detached: true });
+    const ended = new Promise<number>((resolve, reject) => {
+      child.once("error", (error) => reject(cannotStart(program, error)));
+      child.once("close", (status, endedBy) => resolve(codeOf(status, endedBy)));
+    });
+    ended.catch(() => {}); // whoever waits for it hears it
+    return { child, ended };
+  } catch (error) {
+    const ended = Promise.reject(cannotStart(program, error));
+    ended.catch(() => {});
+    return { child: undefined, ended };
+  }
+}
+
+const codeOf = (status: number | null, endedBy: NodeJS.Signals | null): number =>
+  status ?? 128 + (endedBy ? constants.signals[endedBy] : 0);
+
+export function signalGroup(pid: number | undefined, name: NodeJS.Signals): void {
+  if (pid === undefined) return;
+  try {
+    process.kill(-pid, name);
+  } catch {
+    // it has just ended
+  }
+}
+
+/** The longest that a timer can wait, in seconds: more would be over at once. */
+const longestS = (2 ** 31 - 1) / 1000;
+
+/** @param what "cp: it is still running", when the time is over @throws {EfError} TIMEOUT */
+export async function within(
+  ended: Promise<number>,
+  timeoutS: number | undefined,
+  what: () => string,
+): Promise<number> {
+  if (timeoutS === undefined || timeoutS > longestS) return ended;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
-    const error = () => new EfError("TIMEOUT", `${program} has not ended within ${timeoutS} s; it is still running`);
+    const error = () => new EfError("TIMEOUT", `Cannot wait longer than ${timeoutS} s for ${what()}`);
     timer = setTimeout(() => reject(error()), timeoutS * 1000);
   });
   return Promise.race([ended, late]).finally(() => clearTimeout(timer));
 }
 
 function cannotStart(program: string, cause: unknown): EfError {
-  const why = errnoOf(cause) === "ENOENT" ? "it is not installed, or not on PATH" : `${errnoOf(cause) ?? cause}`;
-  const code = errnoOf(cause) === "ENOENT" ? "TOOL_MISSING" : "TOOL_FAILED";
-  return new EfError(code, `Cannot run ${program}: ${why}`, { cause });
+  const errno = errnoOf(cause);
+  if (errno === "E2BIG") {
+    return new EfError("USAGE", `Cannot run ${program}: the arguments are too long for one command`, {
+      hint: "name a directory instead of its files, or give a list: rsync --files-from=FILE",
+      cause,
+    });
+  }
+  if ((cause as { code?: unknown }).code === "ERR_INVALID_ARG_VALUE")
+    return new EfError("USAGE", `Cannot run ${program}: an argument has a NUL byte in it`, { cause });
+  const why = errno === "ENOENT" ? "it is not installed, or not on PATH" : `${errno ?? cause}`;
+  return new EfError(errno === "ENOENT" ? "TOOL_MISSING" : "TOOL_FAILED", `Cannot run ${program}: ${why}`, { cause });
 }

@@ -6,6 +6,7 @@
  * commas (`3 days 4 hours`, `3 days, 4 hours`), in names of fields (`expiration date`, `expiration time`) and in which
  * fields there are. Times are those of ctime(3): by the clock of this place, in English.
  */
+import { basename } from "node:path";
 import { EfError } from "../base/errors.ts";
 
 /** Every tool that users have. */
@@ -248,6 +249,16 @@ function workspace(entry: Record<string, string>, nowMs: number): WorkspaceInfo 
   };
 }
 
+/**
+ * The name that a workspace was allocated with. Until 2.0 `ws_list` prints what follows the first dash of USER-NAME, which
+ * is not that where the user's name has a dash; and for administrators all of it.
+ */
+export function nameOf({ id, path }: Pick<WorkspaceInfo, "id" | "path">, user: string): string {
+  const dir = basename(path);
+  const isCut = user !== "" && dir.startsWith(`${user}-`) && (dir === id || dir.endsWith(`-${id}`));
+  return isCut ? dir.slice(user.length + 1) : id;
+}
+
 function countOf(text: string | undefined): number | undefined {
   if (text === undefined || /^\d+$/.test(text.trim())) return text === undefined ? undefined : Number(text);
   throw cannotRead("ws_list", text, "no number of extensions");
@@ -324,6 +335,9 @@ export function remarks(stderr: string): string[] {
     .filter((each) => /^\s*(?:error|warn(?:ing)?)\b|allowed maximum/i.test(each))
     .map((each) => each.trim().replace(/^(?:error|warning)\s*:\s*/i, ""));
 }
+
+/** Does a tool that ended with 0 say that it failed? (`ws_list` of 2.0: "invalid filesystem given.") */
+export const saysError = (stderr: string): boolean => /^\s*error\b/im.test(stderr);
 
 /** Does a tool that failed say that there is no such workspace? Its exit code is the same for everything. */
 export const saysUnknown = (stderr: string): boolean =>

@@ -46,10 +46,10 @@ export function sbatchArgv({ options = [], name, output, cwd }: Submission): str
  * of a script that begins with `#BSUB` or `#PBS`, in quotes too, for options.
  */
 export const shellLine = (argv: readonly string[]): string =>
-  argv.map((arg) => quote("bash", arg).replaceAll("\n", `'"$nl"'`)).join(" ");
+  argv.map((arg) => quote("bash", arg).replaceAll("\n", `'"$ef_nl"'`)).join(" ");
 
 /** What {@link shellLine} needs to have been said before. */
-export const newline = "nl='\n'";
+export const newline = "ef_nl='\n'";
 
 /** A script of one command. */
 export const scriptOf = (argv: readonly string[]): string => `#!/bin/sh\n${newline}\nexec ${shellLine(argv)}\n`;
@@ -79,14 +79,18 @@ export async function submit(job: Submission): Promise<string> {
   });
 }
 
+/** By these srun writes its tasks' output in another form, or elsewhere (srun(1), INPUT ENVIRONMENT VARIABLES). */
+const outputForms = ["SLURM_LABELIO", "SLURM_STDINMODE", "SLURM_STDOUTMODE", "SLURM_STDERRMODE"];
+
 /**
  * The environment without that of the job that it is part of: with it, srun starts a step on the nodes of that job, and
- * no job of its own on others.
+ * no job of its own on others. Without what changes the form of its output, too.
  */
 export function outsideJob(env: Env): Env {
-  if (env.SLURM_JOB_ID === undefined && env.SLURM_JOBID === undefined) return env;
+  const isInJob = env.SLURM_JOB_ID !== undefined || env.SLURM_JOBID !== undefined;
+  const isOfJob = (name: string) => /^(SLURM|SLURMD|SRUN|PMI|PMIX)_/.test(name) && name !== "SLURM_CONF";
   return Object.fromEntries(
-    Object.entries(env).filter(([name]) => !/^(SLURM|SLURMD|SRUN|PMI|PMIX)_/.test(name) || name === "SLURM_CONF"),
+    Object.entries(env).filter(([name]) => !outputForms.includes(name) && !(isInJob && isOfJob(name))),
   );
 }
 

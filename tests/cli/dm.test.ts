@@ -158,6 +158,16 @@ describe("with dt* tools", () => {
     expect(failed.code).toBe(1);
   });
 
+  test("a reader of its stderr that has gone does not stop the tool", async () => {
+    using at = withTools();
+    const own = join(at.dir, "own");
+    mkdirSync(own);
+    program(at, "own/dtls", "seq 100000 >&2; exit 4");
+    at.configure({}, { ef: { datamover: { dir: own } } });
+    const { stdout } = await at.sh("sh", '{ ef dm ls; echo "$?" >code; } 2>&1 >/dev/null | head -1; cat code');
+    expect(stdout).toBe("1\n4\n");
+  });
+
   test("tools in a configured directory; --background needs a partition", async () => {
     using at = new Home();
     at.env.DT_STATE = join(at.dir, "dt");
@@ -196,6 +206,42 @@ test("neither dt* tools nor Slurm: an error that says what to do", async () => {
   expect(stderr).toContain("neither dt* tools nor Slurm's programs are on PATH");
   expect(stderr).toContain("ef config set ef.datamover.dir DIR");
   expect(code).toBe(2);
+});
+
+describe("a job in the background that has ended", () => {
+  function withJob(record: object = {}): Home {
+    const at = new Home();
+    const dir = join(at.home, ".local/state/ef/dm");
+    mkdirSync(dir, { recursive: true });
+    const output = join(dir, "x.out");
+    const job = { id: "7", argv: ["cp", "a\nb"], cwd: "/w", partition: "dm", submittedMs: 1.7e12, output, ...record };
+    writeFileSync(join(dir, "7.json"), JSON.stringify(job));
+    writeFileSync(join(dir, "x.code"), "3\n");
+    writeFileSync(output, "line\n".repeat(200_000));
+    return at;
+  }
+
+  test("cancel says that it is over, and asks nobody", async () => {
+    using at = withJob();
+    const env = { PATH: "/nonexistent" };
+    const { stderr, stdout, code } = await at.ef(["dm", "cancel", "7"], { env });
+    expect([stderr, stdout, code]).toEqual(["job 7: it was over already: exit 3\n", "", 0]);
+    expect(JSON.parse((await at.ef(["dm", "cancel", "7", "--json"], { env })).stdout)).toMatchObject({ was: "failed" });
+  });
+
+  test.each(["", "--follow"])("log %s: a reader that has gone is no error", async (follow) => {
+    using at = withJob();
+    const script = `set -o pipefail; ef dm log ${follow} 7 | head -1; echo "$?"`;
+    const { stderr, stdout } = await at.sh("bash", script);
+    expect([stderr, stdout]).toEqual(["", "line\n0\n"]);
+  });
+
+  test("a damaged record is left out", async () => {
+    using at = withJob({ submittedMs: "today" });
+    const { stderr, stdout, code } = await at.ef(["dm", "status"]);
+    expect([stderr, stdout.trimEnd().split("\n").length, code]).toEqual(["", 1, 0]);
+    expect((await at.ef(["dm", "wait", "7"])).code).toBe(2);
+  });
 });
 
 describe.skipIf(!haveSlurm)("on Slurm [needs Slurm]", () => {
@@ -376,7 +422,8 @@ describe.skipIf(!haveSlurm)("on Slurm [needs Slurm]", () => {
       const { stderr, code } = await at.ef(["dm", "wait", id]);
       expect(stderr).toContain(`job ${id} left no exit code: cancelled`);
       expect(code).toBe(1);
-      expect((await at.ef(["dm", "cancel", id])).code).toBe(0); // it is over already
+      const again = await at.ef(["dm", "cancel", id]);
+      expect([again.stderr, again.code]).toEqual([`job ${id}: it was over already: cancelled\n`, 0]);
     });
 
     test("cancelled while it waits for resources [needs Slurm]", async () => {

@@ -147,7 +147,7 @@ describe("with dt* tools", () => {
     mkdirSync(state, { recursive: true });
     writeFileSync(join(state, "busy"), "");
     let text = "";
-    const waiting = waitfor(dm.dtls(dir), { write: (piece) => (text += piece) });
+    const waiting = waitfor(dm.dtls(dir), { dots: true, write: (piece) => (text += piece) });
     await until("two dots", () => text.includes(".."));
     rmSync(join(state, "busy"));
     expect(await waiting).toBe(0);
@@ -157,7 +157,7 @@ describe("with dt* tools", () => {
 
   test("waitfor without dots, for a log", async () => {
     let text = "";
-    expect(await waitfor(dm.dtls("/nonexistent/x"), { dots: false, write: (piece) => (text += piece) })).toBe(2);
+    expect(await waitfor(dm.dtls("/nonexistent/x"), { dots: undefined, write: (piece) => (text += piece) })).toBe(2);
     expect(text).toMatch(/^srun: job .*\n(?:srun: .*\n){3}ls: cannot access .*\n$/);
   });
 
@@ -281,6 +281,14 @@ describe("without dt* tools", () => {
     expect(sh({ tool: "sh", args: ["-c", "kill -TERM $PPID"], cwd: dir })).toBe(0);
     expect(readFileSync(code, "utf8")).toBe("0\n");
     rmSync(code);
+    // The programs, not what a shell has of the same name.
+    expect(sh({ tool: "echo", args: ["-e", "a\\tb"], cwd: dir })).toBe(0);
+    expect(readFileSync(output, "utf8")).toBe("a\tb\n");
+    expect(sh({ tool: "exit", args: ["3"], cwd: dir })).toBe(127);
+    expect(readFileSync(code, "utf8")).toBe("127\n");
+    rmSync(code);
+    expect(sh({ tool: "-x", args: [], cwd: dir })).toBe(1);
+    expect(readFileSync(output, "utf8")).toBe("ef: the data mover has no program -x\n");
     expect(sh({ tool: "rm", args: ["-r", "data"], cwd: "/nonexistent/x" })).toBe(1);
     expect(readFileSync(output, "utf8")).toBe(
       "ef: the data mover has no directory /nonexistent/x: use absolute paths\n",
@@ -313,7 +321,7 @@ describe("without dt* tools", () => {
     ["a line\n", "a line\n"],
     ["the", "the"], // as the telling of the end begins
     ["ef-dm: exi", "ef-dm: exi"],
-    ["ef-dm: exit soon\n", "ef-dm: exit soon\n"],
+    ["ef-dm: exit 5\nef-dm abc: exit 5\n", "ef-dm: exit 5\nef-dm abc: exit 5\n"], // an ef dm within ef dm
   ])("stderr %j passes through, in pieces too", async (text, expected) => {
     const dm = withSrun(
       `pieces ${Bun.hash(text)}`,
@@ -382,6 +390,12 @@ describe("without dt* tools", () => {
       const chunks: Buffer[] = [];
       for await (const chunk of dm.run("cat", file).stdout) chunks.push(chunk);
       expect(Buffer.concat(chunks).equals(bytes)).toBe(true);
+    });
+
+    test("a user's settings of srun do not change what it prints [needs Slurm]", async () => {
+      const labels = { ...slurm, SLURM_LABELIO: "1", SLURM_STDOUTMODE: "none" };
+      const { stdout, code } = await new Datamover({ env: labels }).run("echo", "-e", "a\\tb").communicate();
+      expect([stdout, code]).toEqual(["a\tb\n", 0]);
     });
 
     test("kill: one that runs, one that waits for resources; the jobs are gone [needs Slurm]", async () => {

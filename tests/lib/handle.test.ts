@@ -8,7 +8,7 @@ test("poll is null while it runs, then its exit code; what it printed is still t
   expect(proc.poll()).toBeNull();
   expect(await proc.wait()).toBe(3);
   expect(proc.poll()).toBe(3);
-  expect(await proc.communicate()).toEqual({ stdout: "out\n", stderr: "err\n", code: 3 });
+  expect(await proc.communicate()).toEqual({ stdout: "out\n", stderr: "err\n", code: 3, lostBytes: 0 });
 });
 
 test("much output, and nobody but poll: it comes to its end all the same", async () => {
@@ -40,6 +40,41 @@ test("wait gives up in time and leaves it running; kill ends all that it started
     }
   });
   proc.kill(); // of what has ended: nothing
+});
+
+test("communicate gives all of it, wait keeps the end of it, and a reader of one stream leaves the other to communicate", async () => {
+  const script = "head -c 20000000 /dev/zero | tr '\\0' x; echo err >&2";
+  const whole = await launch(["sh", "-c", script]).communicate();
+  expect([whole.stdout.length, whole.lostBytes]).toEqual([20_000_000, 0]);
+  const waited = launch(["sh", "-c", script]);
+  await waited.wait();
+  const { stdout, lostBytes } = await waited.communicate();
+  expect(stdout.length).toBeLessThan(20_000_000);
+  expect(stdout.length + lostBytes).toBe(20_000_000);
+  const read = launch(["sh", "-c", script]);
+  let bytes = 0;
+  for await (const chunk of read.stdout) bytes += chunk.length;
+  expect(await read.communicate()).toEqual({ stdout: "", stderr: "err\n", code: 0, lostBytes: 0 });
+  expect(bytes).toBe(20_000_000);
+});
+
+test.each([2 ** 31 / 1000, 90 * 86_400, Number.POSITIVE_INFINITY])(
+  "a timeout of %d s is not over at once",
+  async (timeoutS) => {
+    expect(await launch(["sleep", "0.1"]).wait({ timeoutS })).toBe(0);
+  },
+);
+
+test.each([
+  ["a\0b", "NUL"],
+  ["x".repeat(200_000), "too long"],
+])("an argument that no program can get is a usage error: %.5s", async (argument, why) => {
+  const proc = launch(["true", argument]);
+  const error = await proc.wait().catch((error) => error);
+  expect(error).toMatchObject({ name: "EfError", code: "USAGE" });
+  expect(error.message).toContain(why);
+  expect(() => proc.poll()).toThrow(why);
+  proc.kill();
 });
 
 test("a signal ends it; a program that is not there is told by whoever waits", async () => {

@@ -108,6 +108,7 @@ test("a job's own variables are taken out, and nothing else", () => {
     PATH: "/bin",
   });
   expect(outsideJob({ SLURM_PARTITION: "mine" })).toEqual({ SLURM_PARTITION: "mine" });
+  expect(outsideJob({ SLURM_LABELIO: "1", SLURM_STDOUTMODE: "none", PATH: "/bin" })).toEqual({ PATH: "/bin" });
 });
 
 test("sbatch's command line", () => {

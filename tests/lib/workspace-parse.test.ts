@@ -6,6 +6,7 @@ import {
   extendArgv,
   findArgv,
   listArgv,
+  nameOf,
   parseFilesystems,
   parseList,
   parseRestorable,
@@ -221,6 +222,20 @@ test("file systems, messages, places in the configuration", () => {
   expect(workspaceOf("ws:data/sub dir")).toEqual({ name: "data", below: "/sub dir" });
   for (const path of ["ws:", "ws:-x", "ws:a b", "ws:../x", "/ws:a", "$SCRATCH"])
     expect(workspaceOf(path)).toBeUndefined();
+});
+
+test.each([
+  ["data", "/ws/0/anna-data", "anna", "data"],
+  ["a-data", "/ws/0/ann-a-data", "ann-a", "data"], // 1.x: after the first dash
+  ["a-a-data", "/ws/0/ann-a-a-data", "ann-a", "a-data"],
+  ["a-data", "/ws/0/ann-a-a-data", "ann-a", "a-data"], // 2.x
+  ["anna-data", "/ws/0/anna-data", "anna", "data"], // to an administrator
+  ["bob-data", "/ws/0/bob-data", "anna", "bob-data"],
+  ["data", "/ws/0/x7f3", "anna", "data"],
+  ["data", "/ws/0/anna-other", "anna", "data"],
+  ["data", "/ws/0/anna-data", "", "data"],
+])("the name of %s at %s, for %j: %s", (id, path, user, name) => {
+  expect(nameOf({ id, path }, user)).toBe(name);
 });
 
 test("command lines, as data", () => {

@@ -38,6 +38,9 @@ describe.each(["1.4", "1.5", "1.6", "2.0"] as const)("hpc-workspace %s", (versio
     expect((await ws.allocate("data", { days: 20 })).created).toBe(false);
     expect(await ws.find("data")).toBe(made.path);
 
+    expect((await failure(ws.list({ filesystem: "nowhere" }))).message).toMatch(
+      /no such filesystem|invalid filesystem/,
+    );
     await ws.allocate("later", { days: 25 });
     const [data, later] = await ws.list();
     expect(data).toMatchObject({

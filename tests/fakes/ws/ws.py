@@ -75,6 +75,9 @@ def chosen(options):
     name = options.get("F")
     if name is None:
         return list(filesystems)
+    if name not in filesystems and tool == "ws_list" and version >= (2,):
+        say("Error  : invalid filesystem given.")  # and ends with 0
+        return []
     if name not in filesystems:
         fail("please specify an existing filesystem with -F!" if tool == "ws_allocate" else "no such filesystem.", 1)
     return [name]
@@ -198,7 +201,8 @@ def show(fs, name, entry, verbose, terse):
     left = entry["expiration"] - int(time.time())
     field = (lambda key, value: print("    %-21s: %s" % (key, value))) if new else (
         lambda key, value: print("     %-21s: %s" % (key, value)))
-    print(("Id: " if new else "id: ") + name)
+    # Until 2.0 what follows the first dash, of the user's name too.
+    print("Id: " + name if new else "id: " + (user + "-" + name).partition("-")[2])
     field("workspace directory", entry["workspace"])
     if left < 0 and not new:
         field("remaining time", "expired")
