@@ -1,13 +1,14 @@
 /*
  * slow-fs: shows a local directory as if it lay on a file server far away. For `npm run bench` and its tests.
  *
- *     slow-fs SOURCE MOUNTPOINT [meta_us=0] [data_us=0] [mbps=0] [conc=64] [cache_s=0] [until_eof=0]
+ *     slow-fs SOURCE MOUNTPOINT [meta_us=0] [data_us=0] [mbps=0] [conc=64] [cache_s=0] [direct=0] [until_eof=0]
  *
  *   meta_us    how long the server takes for a request about names and attributes (open and locks included), in µs
  *   data_us    the same for read, write, fsync and fallocate
  *   mbps       what the wire carries, all reads and writes together, in 10^6 bytes per second; 0: any amount
  *   conc       requests that are served at the same time; the others wait for their turn
  *   cache_s    how long the client may remember names and attributes, in seconds. With 0 each step of each path asks
+ *   direct     1: the client keeps no contents, so several readers ask as often as if each had a client of its own
  *   until_eof  1: unmount and end when stdin ends, that is, with the process that started this one
  *
  * It prints "mounted" once, and ends when it is unmounted, or by a signal, which unmounts. What was asked:
@@ -128,7 +129,7 @@ int main(int argc, char **argv)
 	}
 	if (argc < 3 || conc < 1) {
 		fprintf(stderr, "usage: slow-fs SOURCE MOUNTPOINT [meta_us=N] [data_us=N] [mbps=N] [conc=N, at least 1] "
-				"[cache_s=N] [until_eof=0|1]\n");
+				"[cache_s=N] [direct=0|1] [until_eof=0|1]\n");
 		return 2;
 	}
 

@@ -17,6 +17,8 @@ export interface Server {
   mbps: number;
   /** How long the client may keep names and attributes, in seconds. */
   cacheS: number;
+  /** Does the client keep no contents? Then several readers ask as often as if each had a client of its own. @default false */
+  isDirect?: boolean;
 }
 
 /** Requests since the mount was made, by kind; `meta` and `data` are the sums. */
@@ -62,9 +64,17 @@ export class SlowMount implements AsyncDisposable {
   ) {}
 
   static async start(executable: string, directory: string, mountpoint: string, server: Partial<Server> = {}) {
-    const { metaUs = 0, dataUs = 0, concurrent = 64, mbps = 0, cacheS = 0 } = server;
+    const { metaUs = 0, dataUs = 0, concurrent = 64, mbps = 0, cacheS = 0, isDirect = false } = server;
     mkdirSync(mountpoint, { recursive: true });
-    const settings = { meta_us: metaUs, data_us: dataUs, conc: concurrent, mbps, cache_s: cacheS, until_eof: 1 };
+    const settings = {
+      meta_us: metaUs,
+      data_us: dataUs,
+      conc: concurrent,
+      mbps,
+      cache_s: cacheS,
+      direct: Number(isDirect),
+      until_eof: 1,
+    };
     const child = Bun.spawn(
       [executable, directory, mountpoint, ...Object.entries(settings).map(([key, value]) => `${key}=${value}`)],
       // Its own process group: the terminal's Ctrl-C must not take it away under the program that is measured.

@@ -7,6 +7,7 @@ static void answer_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
 		note_open(ino, fd);
 	depart();
 	file->fh = fd;
+	file->direct_io = direct != 0;
 	if (error)
 		fuse_reply_err(req, error);
 	else if (fuse_reply_open(req, file) == -ENOENT)
@@ -47,6 +48,7 @@ static void on_create(fuse_req_t req, fuse_ino_t dir, const char *name, mode_t m
 	note_open(entry.ino, fd);
 	depart();
 	file->fh = fd;
+	file->direct_io = direct != 0;
 	if (fuse_reply_create(req, &entry, file) == -ENOENT)
 		note_close(entry.ino, fd);
 }

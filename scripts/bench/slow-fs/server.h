@@ -8,13 +8,14 @@
 #include <string.h>
 #include <time.h>
 
-static long meta_us, data_us, mbps, conc = 64, cache_s, until_eof;
+static long meta_us, data_us, mbps, conc = 64, cache_s, direct, until_eof;
 static const struct {
 	const char *name;
 	long *value;
 } settings[] = {
 	{ "meta_us", &meta_us }, { "data_us", &data_us }, { "mbps", &mbps },
-	{ "conc", &conc },       { "cache_s", &cache_s }, { "until_eof", &until_eof },
+	{ "conc", &conc },       { "cache_s", &cache_s }, { "direct", &direct },
+	{ "until_eof", &until_eof },
 };
 
 enum kind {
