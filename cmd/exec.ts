@@ -1,7 +1,8 @@
-import { EfError, Exit } from "../lib/base/errors.ts";
+import { EfError, Exit, reasonOf } from "../lib/base/errors.ts";
 import { plural } from "../lib/base/units.ts";
 import { loadConfig } from "../lib/config/store.ts";
 import { sync } from "../lib/sync.ts";
+import type { Use } from "../lib/use-local.ts";
 import { command, common, type Output, syncing } from "./args.ts";
 import { outlive, say, stopSignal, warn } from "./process.ts";
 import { syncProgress } from "./progress.ts";
@@ -54,6 +55,7 @@ export default command({
     const isLocal = args["node-local"] || config.ef?.vars !== undefined; // else there is nothing to load
     const { useLocal } = isLocal ? await import("../lib/use-local.ts") : {};
     const use = await useLocal?.(config, { ...local, signal: stopSignal() });
+    await using _ = { [Symbol.asyncDispose]: () => removeCopies(use) };
     const { exports, env, errors } = await sync(config, {
       ...local,
       keep: false,
@@ -76,14 +78,23 @@ export default command({
     const heard: Heard = { onStart: () => pushes?.begin(), onSignal: (name) => pushes?.hear(name) };
     const code = await runCommand(rest, { ...process.env, ...env, ...exports }, heard);
     const pushed = pushes && heard.ran === true ? await pushes.end() : Exit.ok;
-    for (const { name, target, left, first } of (await use?.remove()) ?? [])
-      if (left > 0) warn(`${name}: ${plural(left, "file")} in ${target} not ef's, or changed, and kept: ${first}`);
     return { json: {}, text: "", code: code === Exit.ok ? pushed : code };
   },
 });
 
 /** A checkpoint to end with, and the push of it, take about that. */
 const defaultBeforeS = 120;
+
+/** What goes wrong with it changes nothing of what the command has done, and is for the next run to do better. */
+async function removeCopies(use: Use | undefined): Promise<void> {
+  try {
+    for (const { name, target, left, first } of (await use?.remove()) ?? [])
+      if (left > 0)
+        warn(`${name}: ${plural(left, "file")} in ${target} not ef's, or changed, and kept: ${first ?? "unreadable"}`);
+  } catch (error) {
+    warn(`cannot remove the copies on this node: ${reasonOf(error)}`);
+  }
+}
 
 function secondsOf<K extends string>(args: Record<K, string | undefined>, name: K): number | undefined {
   const text = args[name];

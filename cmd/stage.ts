@@ -1,7 +1,7 @@
 import { EfError, Exit } from "../lib/base/errors.ts";
 import { humanDuration, plural, sizeText } from "../lib/base/units.ts";
 import { loadConfig } from "../lib/config/store.ts";
-import { type StagedCopy, type StageEvent, type StageResult, stage } from "../lib/stage.ts";
+import { type StagedCopy, type StageEvent, type StageResult, spreads, stage } from "../lib/stage.ts";
 import { type StageJobOptions, stageJob, stageJobPlan } from "../lib/stage-job.ts";
 import { type UnstageResult, unstage } from "../lib/unstage.ts";
 import { command, type Output, syncing } from "./args.ts";
@@ -28,6 +28,12 @@ export default command({
       description: "Take away what ef put on the nodes' own disks (in a job: on all its nodes)",
     },
     job: { type: "boolean", description: "Submit it as a job, with the options of sbatch after --; implies --keep" },
+    spread: {
+      type: "enum",
+      options: spreads,
+      description:
+        "From node to node: by connections (tree), by sbcast, or auto (default): sbcast where they cannot connect",
+    },
     preflight: syncing.preflight,
     bwlimit: syncing.bwlimit,
   },
@@ -48,6 +54,7 @@ export default command({
     if (args.job) return submitted({ ...what, ...how, options: rest }, args["dry-run"]);
     if (args.remove) return removed(await unstage(config, what), args);
     const result = await stage(config, {
+      ...(args.spread === undefined ? {} : { spread: args.spread }),
       ...{ ...what, ...how, keep: args.keep, dryRun: args["dry-run"] },
       onEvent: args.json ? () => {} : tell(),
     });

@@ -1,4 +1,4 @@
-import { existsSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { mapLimit } from "./base/async.ts";
 import { EfError } from "./base/errors.ts";
@@ -115,7 +115,7 @@ export async function push(written: Config, options: PushOptions = {}): Promise<
   const notes: string[] = [];
   const onWarning = (message: string) => void notes.push(message);
   const config = await withWorkspaces(written, { env, missing: "fail", onWarning, signal: options.signal });
-  const planned = plan(config, env, options.only).steps;
+  const { scratchBase, steps: planned } = plan(config, env, options.only);
   const steps = planned.map((step) =>
     isNodeLocal(config, env, step.name, options.nodeLocal)
       ? localStep(step, localRoot(config, env), step.source)
@@ -134,7 +134,7 @@ export async function push(written: Config, options: PushOptions = {}): Promise<
   const atOnce = options.delete && options.confirm ? 1 : config.parallel_jobs; // one question at a time
   const vars = await mapLimit(steps, atOnce, async (step): Promise<PushVar> => {
     const began = performance.now();
-    const outcome = await attempt(step, planned.find(({ name }) => name === step.name) as Step, context);
+    const outcome = await attempt(step, planned.find(({ name }) => name === step.name) as Step, scratchBase, context);
     context.signal?.throwIfAborted();
     const { name, source, target: scratch } = step;
     const result = { name, source, scratch, ...outcome, seconds: (performance.now() - began) / 1000 };
@@ -182,17 +182,30 @@ function quotasBySystem(signal: AbortSignal | undefined, onProblem: (message: st
   };
 }
 
+/** Where there is a scratch, its lock keeps other nodes out, whether the variable was ever copied there or not. */
+function makeLockDirectory(scratchBase: string, { lock }: Step): boolean {
+  try {
+    if (!existsSync(scratchBase)) return false;
+    mkdirSync(dirname(lock), { recursive: true });
+    return true;
+  } catch {
+    return false; // each file is looked at again before it is replaced
+  }
+}
+
 /** @param onScratch the step of its copy on scratch */
 async function attempt(
   step: Step,
   onScratch: Step,
+  scratchBase: string,
   context: PushContext,
 ): Promise<PushedStep | { status: "failed"; error: EfError }> {
   try {
     // A lock on this node's own disk keeps no other node out.
-    const isShared = step !== onScratch && !context.dryRun && existsSync(dirname(onScratch.lock));
-    await using _ = isShared ? await lockStep(onScratch, context) : undefined;
-    return await span(`push ${step.name}`, () => pushStep(step, context));
+    const isShared = step !== onScratch;
+    const hasLock = isShared && !context.dryRun && makeLockDirectory(scratchBase, onScratch);
+    await using _ = hasLock ? await lockStep(onScratch, context) : undefined;
+    return await span(`push ${step.name}`, () => pushStep(step, { ...context, isShared }));
   } catch (error) {
     return { status: "failed", error: error instanceof EfError ? error : unexpected(error) };
   }

@@ -13,9 +13,9 @@ import { describeHolder, lock } from "./engine/lock.ts";
 import { originOf } from "./engine/origin.ts";
 import { plan, type Step } from "./engine/plan.ts";
 import { withWorkspaces } from "./scratch-base.ts";
-import { conduct, type StagedCopy, type StageEvent } from "./stage/conduct.ts";
+import { conduct, type Spread, type StagedCopy, type StageEvent } from "./stage/conduct.ts";
 
-export type { StagedCopy, StageEvent } from "./stage/conduct.ts";
+export { type Spread, type StagedCopy, type StageEvent, spreads } from "./stage/conduct.ts";
 
 export interface StageOptions {
   /** Names of variables, disabled ones too. @default those with `ef.vars.NAME.node_local`; without any, all enabled */
@@ -30,6 +30,14 @@ export interface StageOptions {
   preflight?: boolean;
   /** Bytes per second that are read, e.g. "200M". @default `ef.transfer.bwlimit` */
   bwlimit?: string;
+  /**
+   * How copies get from node to node: `tree`, by connections between them, each handing on while it gets; `sbcast`, by
+   * sbcast(1), for nodes that cannot connect to each other and have their disks at the same path; `auto`, the second where the
+   * first fails. A tree was faster at every size that was measured.
+   *
+   * @default "auto"
+   */
+  spread?: Spread;
   /** What starts ef on the nodes, which all see it there. @default ["ef"] */
   program?: readonly string[];
   /** Ends the agents on all nodes; what they had begun is removed. */
@@ -69,6 +77,7 @@ export async function stage(asked: Config, options: StageOptions = {}): Promise<
   const onWarning = (message: string) => onEvent({ type: "warning", message });
   const known = await withWorkspaces(asked, { env, missing: options.dryRun ? "leave" : "allocate", onWarning, signal });
   const config = bwlimit === undefined ? known : withFlags(known, { bwlimit });
+  for (const message of unheeded(config)) onWarning(message);
   const nodes = await hostNames(job.nodeList ?? "", signal);
   const planned = plan(config, env, options.only ?? chosen(config)).steps;
   const there = planned.filter((step) => {
@@ -80,7 +89,7 @@ export async function stage(asked: Config, options: StageOptions = {}): Promise<
   await using _ = await alone(options.dryRun ? [] : there, job, onEvent, signal);
   const steps = await mapLimit(there, config.parallel_jobs, async (step) => ({
     ...step,
-    from: await originOf(step, config, signal),
+    from: await originOf(step, config, { force: options.force ?? false, signal }),
   }));
   const copies = await conduct({
     job: job.id,
@@ -95,6 +104,7 @@ export async function stage(asked: Config, options: StageOptions = {}): Promise<
     force: options.force ?? false,
     dryRun: options.dryRun ?? false,
     preflight: options.preflight ?? true,
+    spread: options.spread ?? "auto",
   });
   const errors = copies.flatMap(({ node, name, error }) => (error ? [`${node}: ${name}: ${error.message}`] : []));
   return { job: job.id, nodes, copies, warnings, errors };
@@ -108,10 +118,26 @@ function allocation(env: Env): SlurmJob {
   });
 }
 
+/** Wishes for copies that this way of copying does not fulfil. */
+const unheeded = ({ rsync_extra_args: args, ef }: Config): string[] => [
+  ...(args.length > 0 ? ["ef stage copies without rsync: rsync_extra_args have no effect on what it copies"] : []),
+  ...(ef?.transfer?.xattrs ? ["ef stage copies no extended attributes and no ACLs"] : []),
+];
+
 /** Names of the variables that are for nodes' own disks; undefined where the configuration names none. */
 function chosen({ vars, ef }: Config): string[] | undefined {
   const names = Object.keys(vars).filter((name) => vars[name]?.enabled && ef?.vars?.[name]?.node_local);
   return names.length > 0 ? names : undefined;
+}
+
+/** The directory of the copies on scratch, `.cache/euler-files` below its base: nobody may have made a copy there yet. */
+function isDirectoryMade(dir: string): boolean {
+  try {
+    if (existsSync(dirname(dirname(dir)))) mkdirSync(dir, { recursive: true });
+    return existsSync(dir);
+  } catch {
+    return false; // it can only be read here
+  }
 }
 
 /**
@@ -127,14 +153,17 @@ async function alone(
   const nobody = { [Symbol.asyncDispose]: async () => {} };
   if (!step) return nobody;
   const dir = dirname(step.lock);
-  if (!existsSync(dirname(dir))) return nobody;
-  mkdirSync(dir, { recursive: true });
+  if (!isDirectoryMade(dir)) return nobody;
   const path = join(dir, `.stage-${id}.lock`);
   const held = await lock(path, {
     timeoutS: Number.POSITIVE_INFINITY,
     signal,
     onWait: (holder) => onEvent({ type: "waiting", name: "stage", node: "", who: describeHolder(holder) }),
+  }).catch((error) => {
+    if (error instanceof EfError && error.code === "LOCK_FAILED") return undefined;
+    throw error;
   });
+  if (!held) return nobody;
   return {
     async [Symbol.asyncDispose]() {
       removeIfThere(path); // whoever waits for it sees that, and makes another

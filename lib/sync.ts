@@ -131,7 +131,7 @@ export async function sync(written: Config, options: SyncOptions = {}): Promise<
 async function placed(
   steps: Step[],
   config: Config,
-  { nodeLocal, keep = true, dryRun, signal }: SyncOptions,
+  { nodeLocal, keep = true, force = false, dryRun, signal }: SyncOptions,
   env: Env,
   tell: (event: SyncEvent) => void,
 ): Promise<{ steps: Step[]; local: Step[] }> {
@@ -141,7 +141,7 @@ async function placed(
   const { toLocal } = await import("./engine/local-steps.ts");
   const onWarning = (message: string) => tell({ type: "warning", message });
   const abort = typeof signal === "function" ? undefined : signal;
-  const local = await toLocal(chosen, config, { env, keep, dryRun, signal: abort, onWarning });
+  const local = await toLocal(chosen, config, { env, keep, force, dryRun, signal: abort, onWarning });
   return { steps: steps.map((step) => local.find(({ name }) => name === step.name) ?? step), local };
 }
 

@@ -178,7 +178,7 @@ export interface Started {
   stop(): Promise<void>;
 }
 
-export interface StartOptions extends Pick<RunOptions, "env" | "signal"> {
+export interface StartOptions extends Pick<RunOptions, "env" | "signal" | "onStderr"> {
   /** An open file, or a pipe from here. */
   stdin: number | "pipe";
   /** An open file, or a pipe to here. */
@@ -190,7 +190,7 @@ export interface StartOptions extends Pick<RunOptions, "env" | "signal"> {
  *
  * @param argv the program and its arguments, as a list
  */
-export function start(argv: readonly string[], { stdin, stdout, signal, env }: StartOptions): Started {
+export function start(argv: readonly string[], { stdin, stdout, signal, env, onStderr }: StartOptions): Started {
   mark(`start ${argv[0]}`, { argv });
   const [program = "", ...rest] = argv;
   const child = nodeSpawn(program, rest, {
@@ -200,7 +200,7 @@ export function start(argv: readonly string[], { stdin, stdout, signal, env }: S
   });
   const stopped = new AbortController();
   const disarm = killOnAbort(child.pid, signal ? AbortSignal.any([signal, stopped.signal]) : stopped.signal);
-  const stderr = tail(1 << 16, undefined, () => {});
+  const stderr = tail(1 << 16, onStderr, (error) => stopped.abort(error));
   child.stderr?.on("data", (chunk) => stderr.push(chunk));
   child.stdin?.on("error", () => {}); // told by whoever writes, and by `done`
   const ended = new Promise<number>((resolve, reject) => {

@@ -50,9 +50,13 @@ export type Identity = Omit<Holder, "since" | "started" | "boot" | "user"> &
 /** The variable in which each scheduler tells a job its id: Slurm, PBS and Torque, LSF, Flux. */
 export const jobVariables = ["SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID"];
 
-/** Is this process part of a batch job? (Grid Engine's JOB_ID alone could be anybody's.) */
+/**
+ * Does this process run on a node of a batch job? The shell that `salloc` starts may be on the login node: it has a Slurm job,
+ * and no node's name from Slurm. (Grid Engine's JOB_ID alone could be anybody's.)
+ */
 export const isInJob = (env: Env): boolean =>
-  jobVariables.some((name) => env[name]) || Boolean(env.JOB_ID && env.SGE_O_HOST);
+  jobVariables.some((name) => env[name] && (name !== "SLURM_JOB_ID" || env.SLURMD_NODENAME)) ||
+  Boolean(env.JOB_ID && env.SGE_O_HOST);
 
 /** The job of an environment, as people know it; undefined outside of one. */
 function jobName(env: Env): string | undefined {

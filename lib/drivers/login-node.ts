@@ -13,12 +13,12 @@ const sinfoMs = 3000;
  * Short names of the nodes that Slurm runs jobs on; undefined where there is no Slurm, or its answer is an error.
  *
  * @returns "no answer" where it takes too long
- * @see https://slurm.schedmd.com/sinfo.html (-N: a line for each node and partition, -h: no header)
+ * @see https://slurm.schedmd.com/sinfo.html (-a: of hidden partitions too, -N: one a line, -h: no header)
  */
 async function slurmNodes(env: Env): Promise<string[] | "no answer" | undefined> {
   const signal = AbortSignal.timeout(sinfoMs);
   try {
-    const { stdout } = await run(["sinfo", "-N", "-h", "-o", "%N"], { env, signal, keepBytes: 16 * 2 ** 20 });
+    const { stdout } = await run(["sinfo", "-a", "-N", "-h", "-o", "%N"], { env, signal, keepBytes: 16 * 2 ** 20 });
     const names = stdout.split("\n").map((line) => line.trim().replace(/\..*/, ""));
     return [...new Set(names.filter((name) => /^[A-Za-z0-9][\w-]*$/.test(name)))].sort();
   } catch {

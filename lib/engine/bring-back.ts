@@ -2,10 +2,9 @@
  * Push one variable's scratch copy back to its source: lock, look at both, decide, ask, check the room, copy, and note what
  * is the same now.
  */
-import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
-import { dirname } from "node:path";
+import { existsSync, statSync } from "node:fs";
 import { bytesOf } from "../base/bytes.ts";
-import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
+import { type EfError, reasonOf } from "../base/errors.ts";
 import { removeIfThere } from "../base/files.ts";
 import { realPath } from "../base/paths.ts";
 import { span } from "../base/trace.ts";
@@ -39,6 +38,7 @@ import { type OnConflict, Push } from "./push-decide.ts";
 import { leaveConflicts, leaveUnsettled } from "./push-later.ts";
 import { compareContents } from "./push-look.ts";
 import { finish, type PushPlan, planPush } from "./push-plan.ts";
+import { makeSource, scratchIsThere } from "./push-roots.ts";
 import { type Pushed, runPush } from "./push-run.ts";
 import { isPushWork, type PushSummary, summaryOf } from "./push-summary.ts";
 import * as words from "./push-words.ts";
@@ -84,6 +84,8 @@ export interface PushContext {
   allNames: boolean;
   /** What changed within so many seconds is left to a later push, and conflicts too; undefined: nothing is. */
   settledS: number | undefined;
+  /** Others push their own copies to the same source. */
+  isShared?: boolean;
   signal: AbortSignal | undefined;
   tell: (event: PushStepEvent) => void;
 }
@@ -224,6 +226,7 @@ async function planOf(step: Step, looked: Looked, context: PushContext): Promise
       delete: context.delete,
       modes: context.modes && keepsModes(step),
       groupWritable: (scratch.tree.permissions(0) & 0o2020) === 0o2020,
+      isShared: context.isShared ?? false,
     },
   );
   const failures: Failure[] = [];
@@ -375,26 +378,4 @@ export function lockStep(step: Step, context: PushContext): Promise<Held> {
     onWait: (holder) => tell({ type: "waiting", name: step.name, holder, who: describeHolder(holder) }),
     onFallback: (reason) => warn(step, context, `flock does not work there (${reason}); a lease file is used`),
   });
-}
-
-/** Is there anything on scratch? Where nothing is, nothing is pushed: that scratch was purged, or is not mounted. */
-function scratchIsThere({ target }: Step): boolean {
-  try {
-    return readdirSync(target).length > 0;
-  } catch (error) {
-    if (errnoOf(error) === "ENOENT") return false;
-    throw new EfError("IO", `Cannot read ${target}: ${reasonOf(error)}`, { path: target, cause: error });
-  }
-}
-
-/** The source's directory, and those above it; never more open than scratch's. */
-function makeSource({ from, to, isNew }: Looked): void {
-  if (!isNew) return;
-  try {
-    mkdirSync(dirname(to), { recursive: true });
-    mkdirSync(to, { mode: statSync(from).mode & 0o777 });
-  } catch (error) {
-    if (errnoOf(error) === "EEXIST" && statSync(to, { throwIfNoEntry: false })?.isDirectory()) return;
-    throw new EfError("IO", `Cannot make the directory ${to}: ${reasonOf(error)}`, { path: to, cause: error });
-  }
 }

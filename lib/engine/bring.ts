@@ -14,7 +14,16 @@ import type { QuotaLeft } from "../drivers/quota.ts";
 import { baseOf, timesOf } from "./base.ts";
 import type { Comparison, Engine, Transfer, TransferPlan } from "./engine.ts";
 import { describeHolder, type Held, type Holder, lock } from "./lock.ts";
-import { isPartial, newestMtime, readMarker, removeMarker, type Stale, whyStale, writeMarker } from "./marker.ts";
+import {
+  isPartial,
+  newestMtime,
+  originRun,
+  readMarker,
+  removeMarker,
+  type Stale,
+  whyStale,
+  writeMarker,
+} from "./marker.ts";
 import { mergePast } from "./merge.ts";
 import type { Step } from "./plan.ts";
 import type { Reservation, Space } from "./space.ts";
@@ -122,6 +131,7 @@ async function lockOrFresh(step: Step, context: BringContext): Promise<Held | un
 export async function copy(step: Step, stale: Stale, held: Held, context: BringContext): Promise<TransferPlan> {
   const { engine, tell } = context;
   removeLeftovers(step.temp, [step.marker, step.manifest, step.partial]);
+  const run = originRun(step); // before the first look: a sync there meanwhile makes this copy a stale one
   const transfer = transferOf(step, stale, held.fd, context);
   const first = await compare(step, transfer, context);
   const { plan } = first;
@@ -154,7 +164,12 @@ export async function copy(step: Step, stale: Stale, held: Held, context: BringC
   }
   const { host, job } = thisHost();
   const comparedAt = first.isWhole ? undefined : earlier?.ef?.compared_at;
-  const by = { host, ...(job === undefined ? {} : { job }), ...(comparedAt ? { compared_at: comparedAt } : {}) };
+  const by = {
+    host,
+    ...(job === undefined ? {} : { job }),
+    ...(comparedAt ? { compared_at: comparedAt } : {}),
+    ...(run === undefined ? {} : { from_manifest: run }),
+  };
   writeMarker(
     step,
     newestMtime(step.from, first.source.tree),

@@ -10,6 +10,8 @@ export interface LocalOptions {
   env: Env;
   /** Keep the copies until the job has ended. */
   keep: boolean;
+  /** Look at source and scratch, whatever the markers say. */
+  force: boolean;
   dryRun?: boolean | undefined;
   signal?: AbortSignal | undefined;
   onWarning?: ((message: string) => void) | undefined;
@@ -22,12 +24,15 @@ export interface LocalOptions {
  * @throws {EfError} BAD_ROOT, UNSET_VARIABLE
  */
 export async function toLocal(steps: readonly Step[], config: Config, options: LocalOptions): Promise<Step[]> {
-  const { env, keep, dryRun, signal, onWarning } = options;
+  const { env, keep, force, dryRun, signal, onWarning } = options;
   const root = localRoot(config, env);
   const warning = dryRun ? undefined : makeLocalRoot(root);
   if (warning !== undefined) onWarning?.(warning);
   const local = await Promise.all(
-    steps.map(async (step) => localStep(step, root, await originOf(step, config, signal))),
+    steps.map(async (step) => {
+      const copyOf = (from: string) => localStep(step, root, from);
+      return copyOf(await originOf(step, config, { force, copyOf, signal }));
+    }),
   );
   // Before anybody looks whether they are there: from here on nobody removes them.
   if (keep && !dryRun) for (const step of local) pin(step, env.SLURM_JOB_ID);

@@ -5,9 +5,9 @@
  * stands for the use (`eval "$(ef sync --node-local)"`, `ef stage`), a pin does, until its job has ended: it is made before the
  * look whether the copy is there, and looked for after the marker was taken away, so one of the two sees the other.
  */
-import { closeSync, constants, openSync } from "node:fs";
+import { closeSync, constants, fstatSync, lstatSync, openSync, utimesSync } from "node:fs";
 import { sleep } from "../base/async.ts";
-import { EfError, reasonOf } from "../base/errors.ts";
+import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import { run } from "../base/exec.ts";
 import { tryFlock, trySharedFlock } from "../drivers/flock.ts";
 import { lock } from "./lock.ts";
@@ -43,12 +43,7 @@ export async function useCopies(steps: readonly Step[], signal?: AbortSignal): P
     for (const { fd } of held.splice(0)) closeSync(fd);
   };
   try {
-    for (const step of steps) {
-      const fd = openUse(step);
-      held.push({ step, fd });
-      // Whoever has it exclusively is removing the copy.
-      while ((await trySharedFlock(fd, signal)) === "held") await sleep(againMs, signal);
-    }
+    for (const step of steps) held.push({ step, fd: await shareUse(step, signal) });
   } catch (error) {
     end();
     throw error;
@@ -58,8 +53,10 @@ export async function useCopies(steps: readonly Step[], signal?: AbortSignal): P
     async remove() {
       const removed: Removed[] = [];
       try {
+        await unpinEnded(held.map(({ step }) => step));
         for (const { step, fd } of held) {
           if (pins(step).length > 0 || (await tryFlock(fd)) !== "locked") continue;
+          if (!isAt(useFile(step), fd)) continue; // whoever came since has another one
           const done = await removeLocked(step);
           if (done) removed.push(done);
         }
@@ -69,6 +66,24 @@ export async function useCopies(steps: readonly Step[], signal?: AbortSignal): P
       return removed;
     },
   };
+}
+
+/** Have the file of those who use a copy, together with them. What cleans /tmp may have removed it meanwhile. */
+async function shareUse(step: Step, signal: AbortSignal | undefined): Promise<number> {
+  for (;;) {
+    const fd = openUse(step);
+    try {
+      // Whoever has it exclusively is removing the copy.
+      while ((await trySharedFlock(fd, signal)) === "held") await sleep(againMs, signal);
+      utimesSync(useFile(step), new Date(), new Date()); // in use: not to be cleaned away
+      if (isAt(useFile(step), fd)) return fd;
+    } catch (error) {
+      closeSync(fd);
+      if (errnoOf(error) !== "ENOENT") throw error;
+      continue;
+    }
+    closeSync(fd);
+  }
 }
 
 /** Remove the copies that no process uses; pins do not keep them. @returns those that are in use */
@@ -100,19 +115,25 @@ async function removeLocked(step: Step): Promise<Removed | undefined> {
 
 /** Remove copies that only jobs which have ended kept. What Slurm does not tell stays. */
 export async function removeAbandoned(steps: readonly Step[], signal?: AbortSignal): Promise<Removed[]> {
-  const pinned = steps.map((step) => ({ step, jobs: pins(step) })).filter(({ jobs }) => jobs.length > 0);
-  if (!pinned.some(({ jobs }) => jobs.some((job) => job !== noJob))) return [];
-  const alive = await liveJobs(signal);
-  if (!alive) return [];
   const removed: Removed[] = [];
-  for (const { step, jobs } of pinned) {
-    const live = jobs.filter((job) => job === noJob || alive.has(job));
-    for (const job of jobs) if (!live.includes(job)) unpin(step, job);
-    if (live.length > 0) continue;
+  for (const step of await unpinEnded(steps, signal)) {
     const use = await useCopies([step], signal);
     removed.push(...(await use.remove()));
   }
   return removed;
+}
+
+/** Take away the pins of jobs that have ended. @returns the copies that had such pins, and have no others */
+async function unpinEnded(steps: readonly Step[], signal?: AbortSignal): Promise<Step[]> {
+  const pinned = steps.map((step) => ({ step, jobs: pins(step) })).filter(({ jobs }) => jobs.length > 0);
+  if (!pinned.some(({ jobs }) => jobs.some((job) => job !== noJob))) return [];
+  const alive = await liveJobs(signal);
+  if (!alive) return [];
+  return pinned.flatMap(({ step, jobs }) => {
+    const ended = jobs.filter((job) => job !== noJob && !alive.has(job));
+    for (const job of ended) unpin(step, job);
+    return ended.length > 0 && ended.length === jobs.length ? [step] : [];
+  });
 }
 
 /** Numbers of this user's jobs that have not ended; undefined where Slurm does not answer. */
@@ -120,12 +141,19 @@ async function liveJobs(signal: AbortSignal | undefined): Promise<Set<string> | 
   const user = String(process.geteuid?.() ?? 0);
   try {
     const limit = AbortSignal.any([AbortSignal.timeout(10_000), ...(signal ? [signal] : [])]);
-    const { stdout } = await run(["squeue", "-h", "-u", user, "-o", "%A"], { signal: limit });
+    // --all: else jobs of hidden partitions would seem to have ended.
+    const argv = ["squeue", "--noheader", "--all", `--user=${user}`, "--format=%A"];
+    const { stdout } = await run(argv, { signal: limit });
     return new Set(stdout.split("\n").filter(Boolean));
   } catch {
     signal?.throwIfAborted();
     return undefined;
   }
+}
+
+function isAt(path: string, fd: number): boolean {
+  const [named, open] = [lstatSync(path, { bigint: true, throwIfNoEntry: false }), fstatSync(fd, { bigint: true })];
+  return named?.dev === open.dev && named.ino === open.ino;
 }
 
 function openUse(step: Step): number {

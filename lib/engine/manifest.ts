@@ -58,7 +58,15 @@ const headerLimit = 4096;
 const timeColumns = ["sourceTimes", "scratchTimes", "paths"];
 
 /** @returns the id for the marker */
-export function writeManifest(file: string, { entries, whole }: Omit<Times, "run">, base: Base): string {
+export function writeManifest(file: string, times: Omit<Times, "run">, base: Base): string {
+  const { run, pieces } = manifestOf(times, base);
+  // Not waited for: it must not be on the disk before the files that it speaks of.
+  writeAtomic(file, pieces, 0o644, false);
+  return run;
+}
+
+/** What {@link writeManifest} writes. */
+export function manifestOf({ entries, whole }: Omit<Times, "run">, base: Base): { run: string; pieces: Uint8Array[] } {
   const run = randomId();
   const { tree } = base;
   const rows = tree.length;
@@ -101,9 +109,7 @@ export function writeManifest(file: string, { entries, whole }: Omit<Times, "run
   };
   const line = JSON.stringify(header);
   const padded = Buffer.from(`${line.padEnd(Math.ceil((line.length + 1) / 8) * 8 - 1)}\n`);
-  // Not waited for: it must not be on the disk before the files that it speaks of.
-  writeAtomic(file, [padded, ...first.pieces, ...second.pieces], 0o644, false);
-  return run;
+  return { run, pieces: [padded, ...first.pieces, ...second.pieces] };
 }
 
 /** Columns one after the other, each beginning at a multiple of 8 bytes, from `start` on. */

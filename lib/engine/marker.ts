@@ -6,7 +6,8 @@ import { present } from "../base/paths.ts";
 import { mtimesAll, type Path } from "../base/stat.ts";
 import { bootId } from "../drivers/boot.ts";
 import { type Base, readBase, readTimes, type Times, unknownTime, writeManifest } from "./manifest.ts";
-import type { Step } from "./plan.ts";
+import { atCopy, atSource } from "./origin-times.ts";
+import { originStep, type Step } from "./plan.ts";
 import type { Tree } from "./tree.ts";
 
 /**
@@ -33,6 +34,8 @@ export interface Marker {
     job?: string;
     /** Where it was read, if that was not the source. */
     from?: string;
+    /** Which manifest that copy had then. */
+    from_manifest?: string;
   };
 }
 
@@ -57,6 +60,8 @@ export interface Stale {
   why: string;
   /** Directories that changed on either side, and those they are in; all others are as the last sync left them. */
   changed?: ReadonlySet<ByteString>;
+  /** Only the source is known to have changed. */
+  isSourceAlone?: boolean;
 }
 
 /**
@@ -79,11 +84,24 @@ export async function whyStale(step: Step, maxAgeS: number, now = Date.now() / 1
   if (age >= maxAgeS) return { why: "its marker has aged" };
   if (!marker.ef) return { why: "synced by euler-files, which does not look below the top" };
   if ((marker.ef.from ?? marker.source) !== step.from) return { why: "it was copied from elsewhere" };
+  const run = originRun(step);
+  if (run !== undefined && (run === "" || run !== marker.ef.from_manifest))
+    return { why: `${step.from} was synced since` };
   if (marker.ef.rules !== step.rules) return { why: "excludes, mirror or rsync_extra_args changed" };
   if (hasRestarted(marker.ef)) return { why: "this node was restarted since" };
   const state = readTimes(step.manifest);
   if (!state || state.run !== marker.ef.manifest) return { why: "its manifest is missing, damaged or of another run" };
   return changeSince(state, step);
+}
+
+/**
+ * Which manifest the copy that a step reads has now: a sync may rewrite files there and leave the times of all directories.
+ *
+ * @returns "" where that is not whole now; undefined where the step reads the source
+ */
+export function originRun(step: Step): string | undefined {
+  const origin = originStep(step);
+  return origin && (readMarker(origin.marker)?.ef?.manifest ?? "");
 }
 
 /** On the host that made the copy, and only there, it can be told whether its last writes may have been lost. */
@@ -103,9 +121,10 @@ async function changeSince({ entries, whole }: Times, { from, target }: Step): P
   if (!first) return undefined;
   const where = first.path === "" ? "its top directory" : display(first.path);
   const why = onScratch.length > 0 ? `scratch changed: ${where}` : `the source changed: ${where}`;
-  if (!whole) return { why };
+  const isSourceAlone = onScratch.length === 0;
+  if (!whole) return { why, isSourceAlone };
   const dirs = [...onScratch, ...atSource.map(asDirectory)].map(({ path }) => path);
-  return { why, changed: new Set(dirs.flatMap((path) => [path, above(path)])) };
+  return { why, changed: new Set(dirs.flatMap((path) => [path, above(path)])), isSourceAlone };
 }
 
 /** The directory that a path is in, "" for the top: what is read again there tells the new times of the path itself. */
@@ -128,9 +147,18 @@ export interface Known {
  */
 export function knownOf(step: Step): Known {
   const marker = readMarker(step.marker);
+  const origin = originBase(step);
   const base = isOther(marker, step) ? undefined : readBase(step.manifest, marker?.ef?.manifest);
   const intent = isPartial(step) ? readBase(step.partial) : undefined;
+  if (base) atCopy(base, origin);
+  if (intent) atCopy(intent, origin);
   return { base, intent, workSince: marker?.synced_at ?? 0 };
+}
+
+/** What is known of the copy that a step reads in place of its source. */
+function originBase(step: Step): Base | undefined {
+  const origin = originStep(step);
+  return origin && readBase(origin.manifest);
 }
 
 /** Was the last whole copy made by euler-files, or of another source? A manifest beside its marker speaks of an earlier one. */
@@ -143,11 +171,12 @@ export function writeMarker(
   newestMtime: number,
   times: Omit<Times, "run">,
   base: Base,
-  by: { host: string; job?: string; compared_at?: number },
+  by: { host: string; job?: string; compared_at?: number; from_manifest?: string },
 ): void {
-  const manifest = writeManifest(step.manifest, times, base);
+  const manifest = writeManifest(step.manifest, times, atSource(base, originBase(step)));
   const now = Date.now() / 1000;
-  const from = step.from === step.source ? {} : { from: step.from };
+  const run = originRun(step);
+  const from = run === undefined ? {} : { from: step.from, from_manifest: run };
   const marker: Marker = {
     synced_at: now,
     source_mtime: newestMtime,
@@ -167,11 +196,12 @@ export function writeMarker(
  */
 export function removeMarker(step: Step, intent: Base, ours?: Base): void {
   if (isOther(readMarker(step.marker), step)) removeIfThere(step.manifest); // without the marker it would count again
+  const origin = originBase(step);
   if (ours) {
     removeIfThere(step.marker);
-    writeManifest(step.manifest, { entries: [], whole: false }, ours);
+    writeManifest(step.manifest, { entries: [], whole: false }, atSource(ours, origin));
   }
-  writeManifest(step.partial, { entries: [], whole: false }, intent);
+  writeManifest(step.partial, { entries: [], whole: false }, atSource(intent, origin));
   removeIfThere(step.marker);
 }
 
@@ -191,8 +221,14 @@ export function keepBase(step: Step, base: Base): void {
 export function movedFrom(step: Step, from: string): void {
   const marker = readMarker(step.marker);
   if (!marker?.ef) return;
-  const { from: _, ...ef } = marker.ef;
-  const said = from === marker.source ? ef : { ...ef, from };
+  const { from: _, from_manifest: __, ...ef } = marker.ef;
+  const at = { ...step, from };
+  const run = originRun(at);
+  const base = readBase(step.manifest, ef.manifest);
+  const times = readTimes(step.manifest);
+  if (base && times && run !== undefined)
+    ef.manifest = writeManifest(step.manifest, times, atSource(base, originBase(at)));
+  const said = run === undefined ? ef : { ...ef, from, from_manifest: run };
   writeAtomic(step.marker, `${JSON.stringify({ ...marker, ef: said })}\n`, 0o644, false);
 }
 

@@ -4,13 +4,14 @@
  * They are made from the copy on scratch where that is what the source is now, else from the source. Markers name the source
  * in any case, so a push brings changes there.
  */
-import { isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
 import { EfError } from "../base/errors.ts";
 import { type Env, expandPath, realPath } from "../base/paths.ts";
 import type { Config } from "../config/schema.ts";
 import { describeMount, isNetwork, mountOf, mounts } from "../drivers/filesystem.ts";
 import { ownDirectory } from "./own-directory.ts";
 import { placesIn, type Step } from "./plan.ts";
+import { sameDirectory } from "./roots.ts";
 
 /** Names of what says where it is, for hints. */
 const named = "TMPDIR (in a job SLURM_TMPDIR) or ef.node_local_base";
@@ -45,9 +46,18 @@ export function makeLocalRoot(root: string): string | undefined {
     : undefined;
 }
 
-/** The copy of a variable on this node, to be read from `from`. */
-export const localStep = (step: Step, root: string, from: string): Step => ({
-  ...step,
-  ...placesIn(root, step.name),
-  from,
-});
+/**
+ * The copy of a variable on this node, to be read from `from`.
+ *
+ * @param step of the copy on scratch
+ * @throws {EfError} BAD_ROOT where it is that copy itself, which whoever uses it last would remove
+ */
+export function localStep(step: Step, root: string, from: string): Step {
+  const scratch = dirname(step.target);
+  if (sameDirectory(scratch, root))
+    throw new EfError("BAD_ROOT", `Cannot keep copies on this node in ${root}: it holds those on scratch`, {
+      hint: `set ${named} to a directory on this node's own disk`,
+      path: root,
+    });
+  return { ...step, ...placesIn(root, step.name), from };
+}

@@ -1,6 +1,7 @@
 /** `.NAME.pin-JOB`: a copy on this node's own disk that a job uses, which no process stands for. */
 import { readdirSync, writeFileSync } from "node:fs";
 import { basename, dirname } from "node:path";
+import { EfError, reasonOf } from "../base/errors.ts";
 import { removeIfThere } from "../base/files.ts";
 import type { Step } from "./plan.ts";
 
@@ -11,7 +12,12 @@ export const noJob = "0";
 
 /** Keep a copy until this job has ended. */
 export function pin(step: Step, job: string | undefined): void {
-  writeFileSync(pinFile(step, job ?? noJob), "", { mode: 0o600 });
+  const path = pinFile(step, job ?? noJob);
+  try {
+    writeFileSync(path, "", { mode: 0o600 });
+  } catch (cause) {
+    throw new EfError("IO", `Cannot write ${path}: ${reasonOf(cause)}`, { path, cause });
+  }
 }
 
 export const unpin = (step: Step, job: string): void => removeIfThere(pinFile(step, job));

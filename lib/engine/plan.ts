@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { isAbsolute, join } from "node:path";
+import { basename, dirname, isAbsolute, join } from "node:path";
 import { EfError } from "../base/errors.ts";
 import { type Env, expandPath } from "../base/paths.ts";
 import type { Config } from "../config/schema.ts";
@@ -85,10 +85,11 @@ function step(config: Config, env: Env, scratchBase: string, name: string): Step
 
 /**
  * Does a variable go to this node's own disk? As it is asked for, else what the configuration says of it, which holds in a
- * Slurm job only: a login node's disk is for all.
+ * Slurm job only, and on its nodes, which have a name from Slurm: the shell that `salloc` starts may be on a login node, whose
+ * disk is for all.
  */
 export const isNodeLocal = (config: Config, env: Env, name: string, asked: boolean | undefined): boolean =>
-  asked ?? (config.ef?.vars?.[name]?.node_local === true && Boolean(env.SLURM_JOB_ID));
+  asked ?? (config.ef?.vars?.[name]?.node_local === true && Boolean(env.SLURM_JOB_ID && env.SLURMD_NODENAME));
 
 /** A copy and ef's own files beside it, in a directory. */
 export const placesIn = (root: string, name: string) => ({
@@ -99,6 +100,12 @@ export const placesIn = (root: string, name: string) => ({
   partial: join(root, `.${name}.partial`),
   temp: join(root, `.${name}.tmp-`),
 });
+
+/** The copy that a step reads in place of its source, as a step of its own; undefined where it reads the source. */
+export const originStep = (step: Step): Step | undefined =>
+  step.from === step.source
+    ? undefined
+    : { ...step, from: step.source, ...placesIn(dirname(step.from), basename(step.from)) };
 
 /**
  * Is a source with a `$` in it the very name of a directory? euler-files takes every source so, and a directory can be

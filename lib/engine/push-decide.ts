@@ -42,6 +42,11 @@ export interface PushRules {
   modes: boolean;
   /** Does a sync let the group write to the directories of scratch? */
   groupWritable: boolean;
+  /**
+   * Other nodes push their copies too: what has the size and time of the file at the source may be another one, as tasks write
+   * their files at the same moment. It is read.
+   */
+  isShared?: boolean;
 }
 
 /** Two trees, and what is known of earlier syncs. */
@@ -103,7 +108,10 @@ function fileOrLink(sides: PushSides, rules: PushRules, at: PathRows): number {
     return kind === "file" && rules.modes && isChmod(sides, past.base as Base, at) ? Push.chmod : Push.nothing;
   }
   if (there === "gone") return at.base >= 0 || at.intent >= 0 ? conflict(sides, rules, at) : newOne(kind);
-  if (isEqual(sides, at)) return Push.nothing;
+  if (isEqual(sides, at)) {
+    const isOthers = rules.isShared === true && kind === "file" && !isAsPushed(sides, at);
+    return isOthers ? Push.compare : Push.nothing;
+  }
   const isPlain = there === "file" || there === "link";
   if (isPlain && isAsPushed(sides, at)) return over(kind);
   const wasMeant = past.intent && at.intent >= 0 && !isSourceAsWas(source, at.source, past.intent, at.intent);

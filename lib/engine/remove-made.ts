@@ -4,10 +4,11 @@ import { type ByteString, bytesOf, display, osPath } from "../base/bytes.ts";
 import { errnoOf } from "../base/errors.ts";
 import { removeIfThere, tempBeside } from "../base/files.ts";
 import { sidesOf } from "./builtin.ts";
+import { sameTime } from "./diff.ts";
 import { excluder } from "./exclude.ts";
 import { Gauge } from "./gauge.ts";
-import type { Base } from "./manifest.ts";
-import { knownOf } from "./marker.ts";
+import { type Base, unknownTime, writeManifest } from "./manifest.ts";
+import { isPartial, knownOf } from "./marker.ts";
 import type { Step } from "./plan.ts";
 import { scan } from "./scan.ts";
 import { excludesOf } from "./transfer.ts";
@@ -31,7 +32,7 @@ export interface Removed {
  */
 export async function removeMade(step: Step, isWanted: () => boolean): Promise<Removed | undefined> {
   const { name, target } = step;
-  const { base, intent } = knownOf(step);
+  const known = knownOf(step); // while its marker says which manifest is its own
   const done: Removed = { name, target, left: 0, first: undefined };
   const aside = tempBeside(step.marker);
   const isWhole = renameIfThere(step.marker, aside);
@@ -39,11 +40,22 @@ export async function removeMade(step: Step, isWanted: () => boolean): Promise<R
     if (isWhole) fs.renameSync(aside, step.marker);
     return undefined;
   }
-  removeIfThere(aside);
+  const wasPartial = isPartial(step);
   if (fs.lstatSync(target, { throwIfNoEntry: false })?.isDirectory()) {
+    const { base, intent } = known;
     const root = bytesOf(target);
     const { tree, problems, temps } = await scan(root, { storage: (await sidesOf("auto")).target, gauge: new Gauge() });
     const junk = excluder(excludesOf(step));
+    const goes = new Uint8Array(tree.length);
+    for (let row = 1; row < tree.length; row++) {
+      if (tree.kind(row) === "dir" || tree.kind(row) === "gone") continue;
+      const path = tree.path(row);
+      const isOurs = isMade(tree, row, path, base) || isMade(tree, row, path, intent, sameTime);
+      goes[row] = isOurs || isJunk(path, junk) ? 1 : 0;
+    }
+    const note = () => base === undefined || noteRemoval(step, base, tree, goes, wasPartial);
+    const isNoted = note();
+    removeIfThere(aside);
     for (const path of temps) unlink(`${root}/${path}`);
     for (let row = 1; row < tree.length; row++)
       if (tree.kind(row) === "dir" && (tree.permissions(row) & 0o300) !== 0o300)
@@ -53,8 +65,7 @@ export async function removeMade(step: Step, isWanted: () => boolean): Promise<R
       const path = tree.path(row);
       const kind = tree.kind(row);
       if (kind === "dir") rmdir(`${root}/${path}`);
-      else if (isMade(tree, row, path, base) || isMade(tree, row, path, intent) || isJunk(path, junk))
-        unlink(`${root}/${path}`);
+      else if (goes[row] && unlink(`${root}/${path}`)) continue;
       else if (kind !== "gone") {
         done.left++;
         done.first = display(path);
@@ -62,17 +73,49 @@ export async function removeMade(step: Step, isWanted: () => boolean): Promise<R
     }
     done.left += problems.length;
     if (rmdir(root)) removeIfThere(step.manifest);
-  } else removeIfThere(step.manifest);
-  if (done.left === 0) removeIfThere(step.partial);
+    else if (!isNoted) note(); // now there is room
+  } else {
+    removeIfThere(aside);
+    removeIfThere(step.manifest);
+  }
+  if (done.left === 0 || !wasPartial) removeIfThere(step.partial);
   return done;
 }
 
+/**
+ * Before the first file goes: what goes was not deleted by a job, so that no push deletes it at the source; and where we are
+ * killed in the midst of it, what is there is a copy that is not whole, of which each file is known.
+ *
+ * @returns false where that cannot be written: most often the disk is full, and nothing but a removal helps
+ */
+function noteRemoval(step: Step, base: Base, tree: Tree, goes: Uint8Array, wasPartial: boolean): boolean {
+  const scratch = base.scratch.slice();
+  for (let was = 1; was < base.tree.length; was++) {
+    if (base.tree.kind(was) === "dir") continue;
+    const row = tree.find(base.tree.path(was));
+    if (row !== undefined && goes[row]) scratch[was] = unknownTime;
+  }
+  try {
+    if (!wasPartial) writeManifest(step.partial, { entries: [], whole: false }, base);
+    writeManifest(step.manifest, { entries: [], whole: false }, { tree: base.tree, scratch });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Is it what ef put there? */
-function isMade(tree: Tree, row: number, path: ByteString, base: Base | undefined): boolean {
+function isMade(
+  tree: Tree,
+  row: number,
+  path: ByteString,
+  base: Base | undefined,
+  isSame: (a: bigint, b: bigint) => boolean = (a, b) => a === b,
+): boolean {
   const was = base?.tree.find(path);
   if (base === undefined || was === undefined || base.tree.kind(was) !== tree.kind(row)) return false;
   if (tree.kind(row) === "link") return base.tree.links.get(was) === tree.links.get(row);
-  return tree.size[row] === base.tree.size[was] && tree.mtime[row] === base.scratch[was];
+  return tree.size[row] === base.tree.size[was] && isSame(base.scratch[was] as bigint, tree.mtime[row] as bigint);
 }
 
 /** What is never copied is nothing that anybody misses, and so is what lies below it. */
@@ -92,11 +135,13 @@ function renameIfThere(from: string, to: string): boolean {
   }
 }
 
-function unlink(path: ByteString): void {
+/** @returns false if it cannot be removed */
+function unlink(path: ByteString): boolean {
   try {
     fs.unlinkSync(osPath(path));
+    return true;
   } catch (error) {
-    if (errnoOf(error) !== "ENOENT") throw error;
+    return errnoOf(error) === "ENOENT";
   }
 }
 

@@ -17,6 +17,8 @@ export interface WriteOptions {
   find?: (() => readonly Uint8Array[]) | undefined;
   /** Modification times to the nanosecond, which an archive has to the second; undefined for the archive's. */
   mtimeNs?: ((path: ByteString) => bigint | undefined) | undefined;
+  /** Leave holes where there are zeros: an archive has all of them. @default false */
+  holes?: boolean;
 }
 
 class Dir {
@@ -49,6 +51,22 @@ interface Large {
 const keptMode = 0o1777;
 
 const nsOf = (seconds: number): bigint => BigInt(seconds) * 1_000_000_000n;
+
+/** What file systems hand out at least, in bytes. */
+const blockBytes = 4096;
+const zeros = Buffer.alloc(blockBytes);
+
+/** The parts of a piece that are not zero, in whole blocks: where each begins and ends. */
+function* runsOf(bytes: Uint8Array): Generator<readonly [from: number, to: number]> {
+  let from = 0;
+  for (let at = 0; at < bytes.length; at += blockBytes) {
+    const to = Math.min(at + blockBytes, bytes.length);
+    if (zeros.compare(bytes, at, to, 0, to - at) !== 0) continue;
+    if (from < at) yield [from, at];
+    from = to;
+  }
+  if (from < bytes.length) yield [from, bytes.length];
+}
 
 /** Makes the tree of an archive: {@link TreeWriter.add} each part, then {@link TreeWriter.finish}; or stop. */
 export class TreeWriter {
@@ -186,7 +204,7 @@ export class TreeWriter {
   #writeNow(path: ByteString, entry: TarEntry, bytes: Uint8Array): boolean {
     const { mode, size } = entry;
     const kept = mode & keptMode;
-    if ((kept & this.#umask) !== 0) return false;
+    if ((kept & this.#umask) !== 0 || (this.#options.holes && bytes.length >= 4 * blockBytes)) return false;
     try {
       if (!this.#storage.putNew(this.#below(path), kept, bytes, this.#timeOf(path, entry.mtimeS))) return false;
     } catch (error) {
@@ -219,11 +237,13 @@ export class TreeWriter {
   }
 
   *#put(fd: number, bytes: Uint8Array, position: number): Steps<void> {
-    for (let at = 0; at < bytes.length; )
-      at += yield* get(this.#storage.write(fd, bytes, at, bytes.length - at, position + at));
+    const runs = this.#options.holes ? runsOf(bytes) : [[0, bytes.length] as const];
+    for (const [from, to] of runs)
+      for (let at = from; at < to; ) at += yield* get(this.#storage.write(fd, bytes, at, to - at, position + at));
   }
 
-  *#dress(fd: number, path: ByteString, { mode, mtimeS }: TarEntry): Steps<void> {
+  *#dress(fd: number, path: ByteString, { mode, mtimeS, size }: TarEntry): Steps<void> {
+    if (this.#options.holes) yield* get(this.#storage.truncate(fd, size));
     yield* get(this.#storage.fchmod(fd, mode & keptMode));
     yield* get(this.#storage.setTimesOf(fd, this.#timeOf(path, mtimeS)));
   }

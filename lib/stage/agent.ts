@@ -1,14 +1,16 @@
 /** The part of `ef stage` that runs on each node: look what is there, take part in rounds, say what came of it. */
 import { existsSync } from "node:fs";
 import { dirname } from "node:path";
+import { EfError } from "../base/errors.ts";
 import type { Env } from "../base/paths.ts";
 import type { Config } from "../config/schema.ts";
 import { removeCopies } from "../engine/local-use.ts";
-import { describeHolder, lock } from "../engine/lock.ts";
-import { whyStale } from "../engine/marker.ts";
+import { describeHolder, type Held, type Holder, holderOf, lock } from "../engine/lock.ts";
+import { type Stale, whyStale } from "../engine/marker.ts";
 import { localRoot, localStep, makeLocalRoot } from "../engine/node-local.ts";
 import { pin } from "../engine/pins.ts";
 import type { Step } from "../engine/plan.ts";
+import { removeFilesOf } from "./bcast.ts";
 import { type Link, type Listener, listen, ownAddresses } from "./links.ts";
 import { failureOf, type Order, type Say, type Word } from "./messages.ts";
 import { type Needed, Part } from "./part.ts";
@@ -28,6 +30,10 @@ export async function agent({ node, orders, say: write, env, signal }: AgentOpti
   const needed = new Map<string, Needed>();
   const parts = new Map<number, Part>();
   const links = new Map<number, Link>();
+  const slurmJob = env.SLURM_JOB_ID ?? "";
+  const ended = new AbortController();
+  const waits: Promise<void>[] = [];
+  const alive = setInterval(() => say({ word: "alive" }), aliveEveryMs);
   let listener: Listener | undefined;
   let context: { config: Config; secret: string; steps: Map<string, Step>; preflight: boolean } | undefined;
   try {
@@ -36,7 +42,11 @@ export async function agent({ node, orders, say: write, env, signal }: AgentOpti
       switch (order.order) {
         case "look": {
           const { config, secret, preflight } = order;
-          const root = localRoot(config, env);
+          const root = rootOr(config, env, (error) => {
+            for (const { name } of order.steps)
+              say({ word: "failed", round: undefined, name, because: "node", error: failureOf(error) });
+          });
+          if (root === undefined) break;
           listener = await listen(secret, node, (round, link) => {
             const part = parts.get(round);
             if (part) part.linked(link);
@@ -45,14 +55,24 @@ export async function agent({ node, orders, say: write, env, signal }: AgentOpti
           say({ word: "hello", addresses: ownAddresses(), port: listener.port, root });
           const steps = order.steps.map((step) => localStep(step, root, step.from));
           context = { config, secret, preflight, steps: new Map(steps.map((step) => [step.name, step])) };
-          await prepare(root, steps, order, needed, say, signal);
+          const until = AbortSignal.any([signal, ended.signal]);
+          waits.push(...(await prepare({ root, steps, order, needed, say, signal: until, slurmJob })));
           break;
         }
         case "round": {
           if (!context || !(node in order.next)) break;
           const step = context.steps.get(order.name);
           if (!step) break;
-          const part = new Part({ node, order, step, needed: needed.get(order.name), say, signal, ...context });
+          const part = new Part({
+            node,
+            order,
+            step,
+            needed: needed.get(order.name),
+            say,
+            signal,
+            job: slurmJob,
+            ...context,
+          });
           parts.set(order.round, part);
           const early = links.get(order.round);
           if (early) part.linked(early);
@@ -62,10 +82,10 @@ export async function agent({ node, orders, say: write, env, signal }: AgentOpti
           break;
         }
         case "drop":
-          parts.get(order.round)?.drop(order.nodes);
+          parts.get(order.round)?.drop(order.nodes, order.why);
           break;
         case "unpack":
-          parts.get(order.round)?.unpack(order.file);
+          parts.get(order.round)?.unpack();
           break;
         case "remove":
           await remove(order, env, say);
@@ -75,9 +95,25 @@ export async function agent({ node, orders, say: write, env, signal }: AgentOpti
       }
     }
   } finally {
+    clearInterval(alive);
+    ended.abort();
     listener?.[Symbol.dispose]();
     for (const part of parts.values()) await part.stop();
+    await Promise.all(waits);
     for (const name of [...needed.keys()]) await release(needed, name);
+  }
+}
+
+/** Between two words of one that has nothing to say, in milliseconds. */
+const aliveEveryMs = 10_000;
+
+/** Where the copies of this node go; undefined where that cannot be told, which is said. */
+function rootOr(config: Config, env: Env, failed: (error: unknown) => void): string | undefined {
+  try {
+    return localRoot(config, env);
+  } catch (error) {
+    failed(error);
+    return undefined;
   }
 }
 
@@ -86,47 +122,80 @@ async function release(needed: Map<string, Needed>, name: string): Promise<void>
   needed.delete(name);
 }
 
-/** Look what is there; what is not gets locked, in the order of the names, as every agent does it. */
-async function prepare(
-  root: string,
-  steps: readonly Step[],
-  { config, force, job, dryRun }: Extract<Order, { order: "look" }>,
-  needed: Map<string, Needed>,
-  say: Say,
-  signal: AbortSignal,
-): Promise<void> {
+interface Preparing {
+  root: string;
+  steps: readonly Step[];
+  order: Extract<Order, { order: "look" }>;
+  /** Gets what is not there. */
+  needed: Map<string, Needed>;
+  say: Say;
+  signal: AbortSignal;
+  slurmJob: string;
+}
+
+/**
+ * Look what is there; what is not gets locked.
+ *
+ * @returns waits for the locks that others have: when they end, it is said what is there then. Nothing here may wait for them:
+ *   whoever has one may wait for us on another node
+ */
+async function prepare({ root, steps, order, needed, say, signal, slurmJob }: Preparing): Promise<Promise<void>[]> {
+  const { config, force, job, dryRun } = order;
+  const waits: Promise<void>[] = [];
   const failed = (name: string, error: unknown) => {
-    signal.throwIfAborted();
-    say({ word: "failed", round: undefined, name, because: "node", error: failureOf(error) });
+    if (!signal.aborted) say({ word: "failed", round: undefined, name, because: "node", error: failureOf(error) });
   };
   try {
     const warning = dryRun ? undefined : makeLocalRoot(root);
     if (warning) say({ word: "warning", name: "", message: warning });
+    if (!dryRun) removeFilesOf(root, slurmJob);
   } catch (error) {
     for (const { name } of steps) failed(name, error);
-    return;
+    return waits;
   }
   for (const step of steps) {
     const { name, target } = step;
+    const look = async () => (force ? { why: "forced" } : whyStale(step, config.skip_if_fresh_seconds));
+    const tell = (stale: Stale | undefined) =>
+      say(stale ? { word: "needed", name, target, why: stale.why } : { word: "fresh", name, target });
+    const lookLocked = async (held: Held) => {
+      const stale = await look();
+      if (stale) needed.set(name, { step, held });
+      else await held[Symbol.asyncDispose]();
+      tell(stale);
+    };
+    const onWait = (holder: Holder | undefined) => say({ word: "waiting", name, who: describeHolder(holder) });
     try {
       if (!dryRun) pin(step, job); // before the look: nobody takes it away from then on
-      const why = async () => (force ? { why: "forced" } : whyStale(step, config.skip_if_fresh_seconds));
-      let stale = await why();
-      if (stale && !dryRun) {
-        const held = await lock(step.lock, {
-          timeoutS: config.lock_timeout_seconds,
-          signal,
-          onWait: (holder) => say({ word: "waiting", name, who: describeHolder(holder) }),
-        });
-        stale = await why();
-        if (stale) needed.set(name, { step, held });
-        else await held[Symbol.asyncDispose]();
+      const stale = await look();
+      const held = stale && !dryRun ? await lockNow(step, signal) : undefined;
+      if (!stale || dryRun) tell(stale);
+      else if (held) await lookLocked(held);
+      else {
+        onWait(await holderNow(step));
+        const wait = lock(step.lock, { timeoutS: config.lock_timeout_seconds, signal });
+        waits.push(wait.then(lookLocked).catch((error) => failed(name, error)));
       }
-      say(stale ? { word: "needed", name, target, why: stale.why } : { word: "fresh", name, target });
     } catch (error) {
       failed(name, error);
     }
   }
+  return waits;
+}
+
+/** @returns undefined where somebody else has it */
+async function lockNow({ lock: path }: Step, signal: AbortSignal): Promise<Held | undefined> {
+  try {
+    return await lock(path, { timeoutS: 0, signal });
+  } catch (error) {
+    if (error instanceof EfError && error.code === "LOCK_TIMEOUT") return undefined;
+    throw error;
+  }
+}
+
+async function holderNow({ lock: path }: Step): Promise<Holder | undefined> {
+  const holder = await holderOf(path);
+  return holder === "unknown" ? undefined : holder;
 }
 
 async function remove({ steps, config }: Extract<Order, { order: "remove" }>, env: Env, say: Say): Promise<void> {

@@ -8,11 +8,16 @@ import { randomBytes } from "node:crypto";
 import type { Env } from "../base/paths.ts";
 import type { Config } from "../config/schema.ts";
 import type { Step } from "../engine/plan.ts";
+import { bcastFile } from "./bcast.ts";
 import { Bell } from "./bell.ts";
 import { type Agents, launchAll } from "./launch.ts";
 import type { Peer } from "./links.ts";
 import type { Because, Failure, Order, Word } from "./messages.ts";
 import { below, spreadOver } from "./tree.ts";
+
+/** How a copy gets from node to node: `tree`, by connections between them; `sbcast`; `auto`, the second where the first fails. */
+export const spreads = ["auto", "tree", "sbcast"] as const;
+export type Spread = (typeof spreads)[number];
 
 export interface ConductOptions {
   job: string;
@@ -25,6 +30,7 @@ export interface ConductOptions {
   force: boolean;
   preflight: boolean;
   dryRun: boolean;
+  spread: Spread;
   env: Env;
   signal: AbortSignal | undefined;
   onEvent: (event: StageEvent) => void;
@@ -52,8 +58,10 @@ export type StageEvent =
   | { type: "progress"; name: string; node: string; files: number; bytes: number; ofBytes: number }
   | { type: "result"; result: StagedCopy };
 
-/** A node that says nothing for so long is taken for lost, in milliseconds: it says something each second. */
+/** A node that says nothing for so long is taken for lost, in milliseconds: it says something every few seconds. */
 const silenceMs = 60_000;
+/** How long its first word may take: Slurm may run a prolog before. */
+const firstWordMs = 600_000;
 /** How often what a lost node kept from others is sent to them again. */
 const mostRounds = 3;
 
@@ -72,15 +80,26 @@ class Conductor {
   readonly #options: ConductOptions;
   readonly #results = new Map<string, StagedCopy>();
   readonly #peers = new Map<string, Peer>();
+  readonly #roots = new Map<string, string>();
+  /** Nodes to which another one could not connect. */
+  readonly #unreached = new Set<string>();
   /** By name: the nodes that need it. */
   readonly #needed = new Map<string, string[]>();
   readonly #targets = new Map<string, string>();
   readonly #heard = new Map<string, number>();
+  /** Copies for whose lock their node waits: whoever has it may make them fresh. By {@link keyOf}. */
+  readonly #waiting = new Set<string>();
+  /** Nodes that take part no longer. */
+  readonly #lost = new Set<string>();
+  /** Copies that cannot be given to others, as a job changed them. By {@link keyOf}. */
+  readonly #unfit = new Set<string>();
   readonly #bell = new Bell();
   #agents: Agents | undefined;
   #round: { order: Extract<Order, { order: "round" }>; outcomes: Map<string, Outcome> } | undefined;
   #rounds = 0;
-  #why = "";
+  #isOver = false;
+  /** Why a variable is copied. */
+  readonly #why = new Map<string, string>();
 
   constructor(options: ConductOptions) {
     this.#options = options;
@@ -89,23 +108,30 @@ class Conductor {
   async run(): Promise<StagedCopy[]> {
     const { nodes, steps, dryRun } = this.#options;
     await this.#launch();
-    for (const { name } of steps) {
-      if (!dryRun) await this.#stage(name);
-      else for (const node of this.#needed.get(name) ?? []) this.#finish(node, name, "dry-run");
+    if (dryRun) for (const { name } of steps) for (const node of this.#ready(name)) this.#finish(node, name, "dry-run");
+    // Nobody who has a lock waits for one who waits for it: else two of us that share nodes would wait for each other.
+    for (;;) {
+      const ready = steps.find(({ name }) => this.#ready(name).length > 0);
+      if (ready) await this.#stage(ready.name);
+      else if (this.#waiting.size === 0) break;
+      else await this.#news();
     }
     return nodes.flatMap((node) => steps.flatMap(({ name }) => this.#results.get(keyOf(node, name)) ?? []));
   }
 
   async end(): Promise<void> {
-    if (this.#options.signal?.aborted) await this.#agents?.stop();
-    else await this.#agents?.end();
+    await this.#agents?.end();
   }
 
   async #launch(): Promise<void> {
     const { steps, config, force, preflight, dryRun, env, pinned } = this.#options;
     const secret = randomBytes(32).toString("hex");
     const plain = { steps: [...steps], config, secret, force, preflight, dryRun };
-    const isKnown = (node: string) => steps.every(({ name }) => this.#isKnown(node, name));
+    const began = Date.now();
+    const isKnown = (node: string) => {
+      this.#checkSilence(node, began);
+      return steps.every(({ name }) => this.#isKnown(node, name));
+    };
     this.#agents = await launchAll({
       ...this.#options,
       order: { order: "look", ...plain, job: pinned },
@@ -114,35 +140,86 @@ class Conductor {
       isKnown,
       onWord: (word) => this.#hear(word),
       onLost: (node, why) => {
-        const message = `Cannot start a task on ${node}: ${why}`;
-        for (const { name } of steps) this.#finish(node, name, { code: "TOOL_FAILED", message });
+        this.#lose(node, `Cannot start a task on ${node}: ${why}`);
         this.#needed.clear(); // the others are asked again
+        this.#waiting.clear();
+        this.#heard.clear();
       },
+      onDied: (node, why) => this.#lose(node, `The task on ${node} has ended: ${why}`),
+    });
+    void this.#agents?.ended.then(() => {
+      this.#isOver = true;
+      this.#bell.ring();
     });
   }
 
   #isKnown(node: string, name: string): boolean {
-    return this.#results.has(keyOf(node, name)) || (this.#needed.get(name)?.includes(node) ?? false);
+    const key = keyOf(node, name);
+    return this.#results.has(key) || this.#waiting.has(key) || (this.#needed.get(name)?.includes(node) ?? false);
+  }
+
+  /** The nodes that have the lock of their copy, and wait for it. */
+  #ready(name: string): string[] {
+    const wanted = this.#needed.get(name) ?? [];
+    return this.#options.nodes.filter((node) => wanted.includes(node) && !this.#results.has(keyOf(node, name)));
+  }
+
+  /** What has no answer from this node yet gets none. */
+  #lose(node: string, message: string): void {
+    if (this.#lost.has(node)) return;
+    this.#lost.add(node);
+    const error = { code: "TOOL_FAILED", message };
+    for (const { name } of this.#options.steps) {
+      const key = keyOf(node, name);
+      this.#waiting.delete(key);
+      if (!this.#results.has(key)) this.#finish(node, name, error);
+    }
+    const { order } = this.#round ?? {};
+    if (order && node in order.next) {
+      this.#settle(node, order.round, { because: "node", error });
+      this.#drop(node, message);
+    }
+    this.#bell.ring();
+  }
+
+  #checkSilence(node: string, began: number): void {
+    const heard = this.#heard.get(node);
+    const limit = heard === undefined ? firstWordMs : silenceMs;
+    if (this.#isOver) this.#lose(node, `The task on ${node} has ended: srun has`);
+    else if (Date.now() - Math.max(began, heard ?? 0) > limit)
+      this.#lose(node, `The task on ${node} has said nothing for ${limit / 1000} s`);
+  }
+
+  /** Wait until something is heard, or has not been heard for too long. */
+  async #news(): Promise<void> {
+    const { nodes, signal } = this.#options;
+    await this.#bell.wait(signal);
+    for (const node of nodes) this.#checkSilence(node, 0);
   }
 
   #hear(word: Word): void {
     const { node } = word;
     const { onEvent } = this.#options;
+    if (this.#lost.has(node)) return; // that is reported already
     this.#heard.set(node, Date.now());
+    if (["fresh", "needed", "failed"].includes(word.word) && "name" in word)
+      this.#waiting.delete(keyOf(node, word.name));
     switch (word.word) {
       case "hello":
         this.#peers.set(node, { node, addresses: word.addresses, port: word.port });
+        this.#roots.set(node, word.root);
         break;
       case "fresh":
         this.#targets.set(keyOf(node, word.name), word.target);
-        this.#finish(node, word.name, "fresh");
+        if (!this.#results.has(keyOf(node, word.name))) this.#finish(node, word.name, "fresh");
         break;
       case "needed":
         this.#targets.set(keyOf(node, word.name), word.target);
         this.#needed.set(word.name, [...(this.#needed.get(word.name) ?? []), node]);
-        this.#why = word.why;
+        this.#why.set(word.name, word.why);
         break;
       case "waiting":
+        this.#waiting.add(keyOf(node, word.name));
         onEvent({ type: "waiting", name: word.name, node, who: word.who });
         break;
       case "warning":
@@ -152,14 +229,24 @@ class Conductor {
         onEvent(progressOf(word));
         break;
       case "unreached":
-        this.#drop(word.next);
+        this.#unreached.add(word.next);
+        this.#drop(word.next, `${node} cannot reach ${word.next}: ${word.why}`);
+        break;
+      case "handed":
+        this.#agents?.tell({ order: "unpack", round: word.round });
         break;
       case "done":
-        if (this.#settle(node, word.round, "done")) this.#finish(node, word.name, word);
+        // One that had the copy already, and handed it on, says so as well.
+        if (this.#settle(node, word.round, "done") && !this.#results.has(keyOf(node, word.name)))
+          this.#finish(node, word.name, word);
         break;
       case "failed":
         if (word.round === undefined) this.#finish(node, word.name, word.error);
-        else this.#settle(node, word.round, { because: word.because, error: word.error });
+        else {
+          this.#settle(node, word.round, { because: word.because, error: word.error });
+          if (this.#round?.order.file !== undefined && this.#round.order.first === node)
+            this.#drop(node, word.error.message);
+        }
         break;
     }
     this.#bell.ring();
@@ -173,9 +260,11 @@ class Conductor {
   }
 
   /** What was to go to this node does not; those below it do not wait for it. */
-  #drop(node: string): void {
+  #drop(node: string, why: string): void {
     const { order } = this.#round ?? {};
-    if (order) this.#agents?.tell({ order: "drop", round: order.round, nodes: below(order.next, node) });
+    if (!order) return;
+    const nodes = order.file !== undefined && order.first === node ? Object.keys(order.next) : below(order.next, node);
+    this.#agents?.tell({ order: "drop", round: order.round, nodes, why });
   }
 
   #finish(
@@ -195,23 +284,23 @@ class Conductor {
     this.#options.onEvent({ type: "result", result });
   }
 
-  /** Bring one variable to all nodes that need it. */
+  /** Bring one variable to all nodes that are ready for it. */
   async #stage(name: string): Promise<void> {
-    const wanted = this.#needed.get(name) ?? [];
-    const { nodes, onEvent } = this.#options;
-    let left = nodes.filter((node) => wanted.includes(node) && !this.#results.has(keyOf(node, name)));
     const last = new Map<string, Failure>();
+    let left = this.#ready(name);
     for (let attempt = 1; left.length > 0 && attempt <= mostRounds; attempt++) {
-      const whole = attempt === 1 ? undefined : this.#wholeCopy(name);
+      // What was fresh may be older than the source is, in ways that cost too much to look for.
+      const whole = this.#wholeCopy(name, attempt === 1 ? ["staged"] : ["staged", "fresh"]);
       const members = whole === undefined ? left : [whole, ...left];
-      const why = attempt === 1 ? this.#why : "the node before them was lost";
-      onEvent({ type: "spreading", name, nodes: members, why });
+      const why = attempt === 1 ? (this.#why.get(name) ?? "") : "the node before them was lost";
+      this.#options.onEvent({ type: "spreading", name, nodes: members, why });
       const outcomes = await this.#spread(name, members, whole === undefined ? "origin" : "copy");
-      const again: string[] = [];
       const source = [...outcomes.values()].find((outcome) => outcome !== "done" && outcome.because === "source");
+      if (whole !== undefined && source) this.#unfit.add(keyOf(whole, name));
+      const again: string[] = [];
       for (const node of left) {
         const outcome = outcomes.get(node);
-        if (outcome === undefined || outcome === "done") continue;
+        if (outcome === undefined || outcome === "done" || this.#results.has(keyOf(node, name))) continue;
         const isOwn = outcome.because === "node";
         const error = !isOwn && source !== undefined && source !== "done" ? source.error : outcome.error;
         if (isOwn || (source && whole === undefined)) this.#finish(node, name, error);
@@ -224,41 +313,36 @@ class Conductor {
   }
 
   /** A node that has it, and answers. */
-  #wholeCopy(name: string): string | undefined {
+  #wholeCopy(name: string, states: readonly string[]): string | undefined {
     return this.#options.nodes.find((node) => {
-      const { state } = this.#results.get(keyOf(node, name)) ?? {};
-      return this.#peers.has(node) && (state === "staged" || state === "fresh");
+      const key = keyOf(node, name);
+      const { state = "" } = this.#results.get(key) ?? {};
+      return this.#peers.has(node) && !this.#lost.has(node) && !this.#unfit.has(key) && states.includes(state);
     });
+  }
+
+  /** The file for sbcast(1): where that is asked for, or a node could not be reached by another. */
+  #fileFor(members: readonly string[], round: number): string | undefined {
+    const { spread, job } = this.#options;
+    const [root = "", ...others] = new Set(members.map((node) => this.#roots.get(node) ?? ""));
+    const isWanted = spread === "sbcast" || (spread === "auto" && members.some((node) => this.#unreached.has(node)));
+    if (!isWanted || members.length < 2 || others.length > 0) return undefined; // it has one path for all
+    return bcastFile(root, job, round, randomBytes(8).toString("hex"));
   }
 
   async #spread(name: string, members: readonly string[], read: "origin" | "copy"): Promise<Map<string, Outcome>> {
     const [first = ""] = members;
-    const next = spreadOver(members, (node) => this.#peers.get(node) as Peer);
-    const order = { order: "round" as const, round: ++this.#rounds, name, first, read, next };
+    const round = ++this.#rounds;
+    const file = this.#fileFor(members, round);
+    const next =
+      file === undefined
+        ? spreadOver(members, (node) => this.#peers.get(node) as Peer)
+        : Object.fromEntries(members.map((node) => [node, []]));
+    const order = { order: "round" as const, round, name, first, read, next, ...(file === undefined ? {} : { file }) };
     const outcomes = new Map<string, Outcome>();
     this.#round = { order, outcomes };
-    const began = Date.now();
-    const receivers = read === "origin" ? members : members.slice(1);
-    let isOver = false;
-    void this.#agents?.ended.then(() => {
-      isOver = true;
-      this.#bell.ring();
-    });
     this.#agents?.tell(order);
-    while (receivers.some((node) => !outcomes.has(node))) {
-      await this.#bell.wait(this.#options.signal);
-      for (const node of receivers) {
-        if (outcomes.has(node)) continue;
-        const silent = Date.now() - Math.max(began, this.#heard.get(node) ?? 0) > silenceMs;
-        if (!silent && !isOver) continue;
-        const message = isOver
-          ? `${node} has gone: srun has ended`
-          : `${node} has said nothing for ${silenceMs / 1000} s`;
-        outcomes.set(node, { because: "node", error: { code: "TOOL_FAILED", message } });
-        this.#peers.delete(node);
-        this.#drop(node);
-      }
-    }
+    while (members.some((node) => !outcomes.has(node))) await this.#news();
     this.#round = undefined;
     return outcomes;
   }

@@ -16,7 +16,7 @@ export interface Frame {
   content: Buffer;
 }
 
-/** Kind, is it compressed, two bytes of zero; bytes of content and on the way; checksum of the content; little-endian. */
+/** Kind, is it compressed, two bytes of zero; bytes of content and on the way; checksum of kind and content; little-endian. */
 const headerBytes = 16;
 /** Longer contents are nothing that {@link frame} made. */
 export const mostBytes = 1 << 22;
@@ -33,10 +33,12 @@ export function frame(kind: Kind, content: Uint8Array, packed?: Uint8Array): Buf
   bytes.writeUInt16LE(0, 2);
   bytes.writeUInt32LE(content.length, 4);
   bytes.writeUInt32LE(body.length, 8);
-  bytes.writeUInt32LE(crc32(content), 12);
+  bytes.writeUInt32LE(checksum(kind, content), 12);
   bytes.set(body, headerBytes);
   return bytes;
 }
+
+const checksum = (kind: Kind, content: Uint8Array): number => (crc32(content) ^ kinds[kind]) >>> 0;
 
 /** Finds frames in what comes in pieces, as they were sent. */
 export class FrameReader {
@@ -88,16 +90,17 @@ function bodyOf(header: Buffer): number {
 export async function contentOf(bytes: Buffer): Promise<Frame> {
   const kind = names.find((name) => kinds[name] === bytes[0]) as Kind;
   const body = bytes.subarray(headerBytes);
-  const content = bytes[1] === 1 ? await decompressed(body) : body;
-  if (content.length !== bytes.readUInt32LE(4) || crc32(content) !== bytes.readUInt32LE(12))
+  const length = bytes.readUInt32LE(4);
+  const content = bytes[1] === 1 ? await decompressed(body, length) : body;
+  if (content.length !== length || checksum(kind, content) !== bytes.readUInt32LE(12))
     throw new BrokenFrame("the checksum of a frame is wrong");
   return { kind, content };
 }
 
-async function decompressed(body: Buffer): Promise<Buffer> {
+async function decompressed(body: Buffer, length: number): Promise<Buffer> {
   const { zstdDecompress } = await import("node:zlib");
   return new Promise((resolve, reject) =>
-    zstdDecompress(body, (error, content) =>
+    zstdDecompress(body, { maxOutputLength: Math.max(length, 1) }, (error, content) =>
       error ? reject(new BrokenFrame("a frame cannot be decompressed", { cause: error })) : resolve(content),
     ),
   );

@@ -2,6 +2,7 @@
 import { EfError } from "../base/errors.ts";
 import { type Started, start } from "../base/exec.ts";
 import type { Env } from "../base/paths.ts";
+import { hostNames } from "../drivers/slurm.ts";
 import type { Bell } from "./bell.ts";
 import type { Order, Word } from "./messages.ts";
 
@@ -13,6 +14,8 @@ export interface LaunchOptions {
   env: Env;
   signal: AbortSignal | undefined;
   onWord: (word: Word) => void;
+  /** An agent has ended before it was told to. */
+  onDied: (node: string, why: string) => void;
 }
 
 /** The name of the command that {@link srunArgv} starts. */
@@ -43,12 +46,19 @@ const srunEnv = (env: Env): Record<string, string | undefined> =>
 
 export class Agents {
   readonly #srun: Started;
+  #isEnding = false;
   /** When srun has ended: why, where that is no success. */
   readonly ended: Promise<EfError | undefined>;
 
   constructor(options: LaunchOptions) {
-    const { env, signal, onWord } = options;
-    this.#srun = start(srunArgv(options), { stdin: "pipe", stdout: "pipe", env: srunEnv(env), signal });
+    const { env, onWord, onDied } = options;
+    const onStderr = deaths((list, why) => {
+      const tell = (nodes: readonly string[]) => {
+        if (!this.#isEnding) for (const node of nodes) onDied(node, why);
+      };
+      void hostNames(list).then(tell, () => {}); // without scontrol: its silence tells, later
+    });
+    this.#srun = start(srunArgv(options), { stdin: "pipe", stdout: "pipe", env: srunEnv(env), onStderr });
     readLines(this.#srun, onWord);
     this.ended = this.#srun.done.then(
       () => undefined,
@@ -60,24 +70,24 @@ export class Agents {
     this.#srun.stdin?.write(`${JSON.stringify(order)}\n`);
   }
 
-  /** Tell all to end, and wait until they have; those that do not are ended. */
+  /**
+   * Tell all to end, and wait until they have; those that do not are ended. Not by a signal to srun, which kills its tasks then:
+   * they could not remove what they had begun.
+   */
   async end(): Promise<void> {
+    this.#isEnding = true;
     this.tell({ order: "end" });
     this.#srun.stdin?.end();
     const patience = setTimeout(() => this.#srun.stop(), endMs);
     await this.ended;
     clearTimeout(patience);
   }
-
-  stop(): Promise<void> {
-    return this.#srun.stop();
-  }
 }
 
 export interface LaunchAllOptions extends LaunchOptions {
   /** What every agent is told first. */
   order: Order;
-  /** Is it known of a node what it says to that? */
+  /** Is it known of a node what it says to that? Asked each second. */
   isKnown: (node: string) => boolean;
   bell: Bell;
   /** No task can be started there, or it ended too soon. */
@@ -103,7 +113,7 @@ export async function launchAll(options: LaunchAllOptions): Promise<Agents | und
     try {
       while (!ended && !left.every(isKnown)) await bell.wait(signal);
     } catch (error) {
-      await agents.stop();
+      await agents.end();
       throw error;
     }
     if (left.every(isKnown)) return agents;
@@ -118,7 +128,7 @@ export async function launchAll(options: LaunchAllOptions): Promise<Agents | und
 }
 
 /** How long agents may take to end, in milliseconds. */
-const endMs = 10_000;
+const endMs = 5_000;
 
 function readLines({ stdout }: Started, onWord: (word: Word) => void): void {
   let rest = "";
@@ -144,8 +154,28 @@ function wordOf(line: string): Word | undefined {
   }
 }
 
+/**
+ * Hears srun's words about tasks that have ended: `srun: error: n[1-2]: tasks 0-1: Exited with exit code 1`. Once it ends a
+ * step itself, as it could not start it on all nodes, the tasks that it kills say nothing.
+ *
+ * @param onDied of a host list
+ */
+export function deaths(onDied: (list: string, why: string) => void): (chunk: Buffer) => void {
+  let rest = "";
+  let isAborted = false;
+  return (chunk) => {
+    const lines = (rest + chunk.toString("latin1")).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) {
+      isAborted ||= /failed on node |launch failed|step aborted/.test(line);
+      const [, list, why] = /^srun: error: (\S+): tasks? [\d,-]+: (.+)$/.exec(line) ?? [];
+      if (list !== undefined && why !== undefined && !isAborted) onDied(list, why);
+    }
+  };
+}
+
 /** The nodes on which srun could not start a task, by its words, and why. */
-function notLaunched(message: string): Map<string, string> {
+export function notLaunched(message: string): Map<string, string> {
   const found = new Map<string, string>();
   for (const [, node = "", why = ""] of message.matchAll(/failed on node (\S+): (.+)/g)) found.set(node, why.trim());
   return found;

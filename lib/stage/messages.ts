@@ -21,9 +21,9 @@ export type Order =
   /** A copy goes from one node to the others. */
   | Round
   /** Nodes that are no longer to be waited for, or to wait. */
-  | { order: "drop"; round: number; nodes: string[] }
+  | { order: "drop"; round: number; nodes: string[]; why: string }
   /** The file of a round has been handed to all nodes by sbcast(1). */
-  | { order: "unpack"; round: number; file: string }
+  | { order: "unpack"; round: number }
   /** Take away what ef made. */
   | { order: "remove"; steps: Step[]; config: Config }
   | { order: "end" };
@@ -48,7 +48,10 @@ export type Word = { node: string } & (
   | { word: "hello"; addresses: string[]; port: number; root: string }
   | { word: "fresh"; name: string; target: string }
   | { word: "needed"; name: string; target: string; why: string }
+  /** Another process has the lock of its copy: the answer comes later. */
   | { word: "waiting"; name: string; who: string }
+  /** Said now and then, when there is nothing else to say. */
+  | { word: "alive" }
   | { word: "warning"; name: string; message: string }
   /** Also says that it is alive. */
   | { word: "progress"; round: number; name: string; files: number; bytes: number; ofBytes: number }

@@ -1,4 +1,6 @@
 /** The part of one node in a round: it reads, or is sent to; it hands on; it keeps a copy. */
+import { reasonOf } from "../base/errors.ts";
+import { removeIfThere } from "../base/files.ts";
 import { realPath } from "../base/paths.ts";
 import type { Config } from "../config/schema.ts";
 import { NotWritten } from "../engine/archive-output.ts";
@@ -9,6 +11,7 @@ import { readBase } from "../engine/manifest.ts";
 import { readMarker } from "../engine/marker.ts";
 import type { Step } from "../engine/plan.ts";
 import { excludesOf } from "../engine/transfer.ts";
+import { broadcast, FileWay, framesIn } from "./bcast.ts";
 import { BrokenFrame, FrameReader } from "./frames.ts";
 import { connect, type Link, LinkLost } from "./links.ts";
 import { type Because, failureOf, type Round, type Say } from "./messages.ts";
@@ -30,6 +33,8 @@ export interface PartOptions {
   needed: Needed | undefined;
   config: Config;
   secret: string;
+  /** Of Slurm. */
+  job: string;
   preflight: boolean;
   say: Say;
   signal: AbortSignal;
@@ -45,6 +50,10 @@ export class Part {
   #before: Link | undefined;
   #wake: ((link: Link | undefined) => void) | undefined;
   #running: Promise<boolean> | undefined;
+  #unpack: (() => void) | undefined;
+  readonly #handed = new Promise<void>((resolve) => {
+    this.#unpack = resolve;
+  });
   #ofBytes = 0;
 
   constructor(options: PartOptions) {
@@ -59,8 +68,8 @@ export class Part {
   }
 
   /** Some nodes are out of this round; if it is this one, it waits no longer. */
-  drop(nodes: readonly string[]): void {
-    if (nodes.includes(this.#options.node)) this.#giveUp(new Abandoned("the node before it was not reached"));
+  drop(nodes: readonly string[], why: string): void {
+    if (nodes.includes(this.#options.node)) this.#giveUp(new Abandoned(why));
   }
 
   async stop(): Promise<void> {
@@ -72,6 +81,7 @@ export class Part {
     this.#stop.abort(why);
     this.#before?.close();
     this.#wake?.(undefined);
+    this.#unpack?.();
   }
 
   /** @returns whether this node has the copy now */
@@ -86,8 +96,13 @@ export class Part {
     const began = performance.now();
     let receiver: Receiver | undefined;
     let timer: ReturnType<typeof setInterval> | undefined;
+    let ownError: unknown;
     try {
-      receiver = needed && this.#receiver(needed);
+      try {
+        receiver = needed && this.#receiver(needed);
+      } catch (error) {
+        ownError = error; // the nodes after this one need what comes all the same
+      }
       const tell = () =>
         say({
           word: "progress",
@@ -98,8 +113,8 @@ export class Part {
         });
       timer = setInterval(tell, tellEveryMs);
       await this.#carry(receiver);
-      if (!receiver) return true;
-      const { files, bytes } = await receiver.settle();
+      if (ownError !== undefined) throw ownError;
+      const { files, bytes } = (await receiver?.settle()) ?? { files: 0, bytes: 0 };
       say({ word: "done", round, name, files, bytes, seconds: (performance.now() - began) / 1000 });
       return true;
     } catch (error) {
@@ -119,6 +134,7 @@ export class Part {
     const { name } = step;
     return new Receiver(step, {
       held,
+      verify: builtinOptions(config).verify,
       engine: chooseEngine({ ...config, rsync_extra_args: [] }),
       space: new Space(),
       quotas: quotasOnce(step.lock, { signal: this.#signal }),
@@ -136,6 +152,7 @@ export class Part {
 
   async #carry(receiver: Receiver | undefined): Promise<void> {
     const { order, node, say } = this.#options;
+    if (order.file !== undefined) return this.#byFile(order.file, receiver);
     const outlets = await this.#outlets();
     const onLost = (next: string, why: string) => say({ word: "unreached", round: order.round, next, why });
     const relay = new Relay({ taker: receiver, outlets, onLost });
@@ -176,7 +193,6 @@ export class Part {
           root: realPath(isCopy ? step.target : step.from),
           exclude: excluder(excludesOf(step)),
           base,
-          temp: step.temp,
           pass: builtinOptions(config).pass,
           signal: this.#signal,
           onProgress: (_, ofBytes) => {
@@ -205,7 +221,45 @@ export class Part {
     if (!reader.isEmpty) throw new Abandoned("what came was cut off");
   }
 
-  unpack(_file: string): void {}
+  /** The file of the round is there. */
+  unpack(): void {
+    this.#unpack?.();
+  }
+
+  async #byFile(file: string, receiver: Receiver | undefined): Promise<void> {
+    const { order, node, say, job } = this.#options;
+    try {
+      if (order.first !== node) {
+        await this.#handed;
+        this.#signal.throwIfAborted();
+        const relay = new Relay({ taker: receiver, outlets: [], onLost: () => {} });
+        for await (const frame of framesIn(file)) await relay.pass(frame);
+        return await relay.settle();
+      }
+      const own = `${file}.own`;
+      try {
+        const way = new FileWay(own);
+        const relay = new Relay({ taker: receiver, outlets: [{ node, link: way }], onLost: () => {} });
+        try {
+          await this.#read(relay);
+        } finally {
+          way.end();
+        }
+        try {
+          await broadcast(job, own, file, this.#signal);
+          say({ word: "handed", round: order.round });
+        } catch (error) {
+          this.#signal.throwIfAborted();
+          for (const next of Object.keys(order.next))
+            if (next !== node) say({ word: "unreached", round: order.round, next, why: reasonOf(error) });
+        }
+      } finally {
+        removeIfThere(own);
+      }
+    } finally {
+      removeIfThere(file);
+    }
+  }
 }
 
 /** What is to be copied cannot be read: that concerns all nodes. */

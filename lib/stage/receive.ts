@@ -1,7 +1,8 @@
 /** Make a copy on this node's own disk from frames, and show it when all of it is there and as it must be. */
-import { appendFileSync, chmodSync, mkdirSync, readdirSync, renameSync, rmdirSync } from "node:fs";
+import { appendFileSync, chmodSync, constants, mkdirSync, readdirSync, renameSync, rmdirSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { bytesOf, display } from "../base/bytes.ts";
+import { type ByteString, bytesOf, display } from "../base/bytes.ts";
+import { crc32 } from "../base/crc.ts";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import { thisHost } from "../drivers/host.ts";
 import { baseOf, timesOf } from "../engine/base.ts";
@@ -16,7 +17,8 @@ import type { Step } from "../engine/plan.ts";
 import { scan } from "../engine/scan.ts";
 import type { Storage } from "../engine/storage.ts";
 import { tally } from "../engine/tally.ts";
-import { TarReader } from "../engine/tar-read.ts";
+import { cleanPath } from "../engine/tar-links.ts";
+import { type TarPart, TarReader } from "../engine/tar-read.ts";
 import { TreeWriter } from "../engine/tar-write.ts";
 import { removeLeftovers, tempDirFor } from "../engine/temp.ts";
 import type { Frame } from "./frames.ts";
@@ -29,6 +31,8 @@ export class Abandoned extends Error {}
 export interface ReceiveContext extends BringContext {
   /** The lock of the copy. */
   held: Held;
+  /** Read every file again when it is written. */
+  verify: boolean;
 }
 
 /** A copy in the making. When it fails it takes no more, and says so in {@link Receiver.settle}. */
@@ -36,6 +40,8 @@ export class Receiver implements Taker {
   readonly #step: Step;
   readonly #context: ReceiveContext;
   readonly #reader = new TarReader();
+  /** Checksums of the files' contents as they came, by path, where they are to be verified. */
+  readonly #sums = new Map<ByteString, number>();
   readonly #temp: Disposable & { path: string };
   readonly #tree: string;
   #base: Base | undefined;
@@ -83,8 +89,34 @@ export class Receiver implements Taker {
     const writer = this.#writer ?? (await this.#begin());
     this.#reader.feed(piece);
     for (let part = this.#reader.next(); part; part = this.#reader.next()) {
+      if (this.#context.verify && part.entry.type === "file") this.#sum(part);
       const wait = writer.add(part);
       if (wait !== undefined) await wait;
+    }
+  }
+
+  #sum({ entry, bytes, at }: TarPart): void {
+    const path = cleanPath(entry.path, "other");
+    this.#sums.set(path, crc32(bytes, at > 0 ? this.#sums.get(path) : undefined));
+  }
+
+  async #readBack(): Promise<void> {
+    const storage = this.#storage as Storage;
+    const piece = Buffer.allocUnsafe(1 << 20);
+    for (const [path, sum] of this.#sums) {
+      this.#context.signal?.throwIfAborted();
+      const fd = await storage.open(`${bytesOf(this.#tree)}/${path}`, constants.O_RDONLY, 0);
+      let found = 0;
+      let at = 0;
+      try {
+        for (let got = -1; got !== 0; at += got) {
+          got = await storage.read(fd, piece, 0, piece.length, at);
+          found = crc32(piece.subarray(0, got), found);
+        }
+      } finally {
+        await storage.close(fd);
+      }
+      if (found !== sum) throw notSame(this.#step, display(path));
     }
   }
 
@@ -105,7 +137,7 @@ export class Receiver implements Taker {
       const row = tree.find(path);
       return row === undefined ? undefined : tree.mtime[row];
     };
-    this.#writer = new TreeWriter(bytesOf(this.#tree), this.#storage, { allowLink: () => true, mtimeNs });
+    this.#writer = new TreeWriter(bytesOf(this.#tree), this.#storage, { allowLink: () => true, mtimeNs, holes: true });
     return this.#writer;
   }
 
@@ -122,6 +154,7 @@ export class Receiver implements Taker {
       this.#reader.finish();
       await writer.settle();
       await writer.finish(this.#context.signal);
+      await this.#readBack();
       if (writer.files !== total.files || writer.contentBytes !== total.bytes)
         throw new EfError("BAD_ARCHIVE", "Cannot use what came: it is not all that was sent");
       await this.#show(base);
@@ -146,6 +179,7 @@ export class Receiver implements Taker {
     const { step, tree: root } = { step: this.#step, tree: this.#tree };
     const storage = this.#storage as Storage;
     chmodSync(root, (base.tree.mode[0] as number) & 0o777);
+    await this.#restoreSpecialModes(base, storage);
     await storage.setTimes(bytesOf(root), base.tree.mtime[0] as bigint);
     const { signal, held } = this.#context;
     const made = await scan(bytesOf(root), { storage, gauge: new Gauge(), signal });
@@ -161,6 +195,15 @@ export class Receiver implements Taker {
     const { host, job } = thisHost();
     const by = job === undefined ? { host } : { host, job };
     writeMarker(step, newestMtime(step.target, base.tree), timesOf(found), baseOf(found, undefined), by);
+  }
+
+  /** Set-user-ID and set-group-ID of files, which are not taken from an archive. */
+  async #restoreSpecialModes({ tree }: Base, storage: Storage): Promise<void> {
+    for (let row = 1; row < tree.length; row++) {
+      const mode = tree.permissions(row);
+      if (tree.kind(row) === "file" && (mode & 0o6000) !== 0)
+        await storage.chmod(`${bytesOf(this.#tree)}/${tree.path(row)}`, mode);
+    }
   }
 
   /** There is a copy already, perhaps with a job's work in it: it gets what is new, as from a sync. */
@@ -198,15 +241,12 @@ function isFree(target: string): boolean {
 }
 
 /** @throws {EfError} BAD_ARCHIVE with what differs */
-function assertSame({ target }: Step, found: Diff): void {
+function assertSame(step: Step, found: Diff): void {
   const { files, newInodes, links, symlinks, names, blocked } = tally(found, false);
-  if (files + newInodes + links + symlinks + blocked.length === 0) return;
-  throw new EfError(
-    "BAD_ARCHIVE",
-    `Cannot use the copy for ${target}: ${names[0] ?? blocked[0]} is not what was sent`,
-    {
-      hint: "run it again",
-      path: target,
-    },
-  );
+  if (files + newInodes + links + symlinks + blocked.length > 0) throw notSame(step, names[0] ?? blocked[0] ?? "");
+}
+
+function notSame({ target }: Step, what: string): EfError {
+  const message = `Cannot use the copy for ${target}: ${what} is not what was sent`;
+  return new EfError("BAD_ARCHIVE", message, { hint: "run it again", path: target });
 }

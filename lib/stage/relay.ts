@@ -1,15 +1,27 @@
 /** What a node does with the frames that it makes or gets: hand them on to the next nodes, and use them itself. */
 import { contentOf, type Frame, frame, type Kind, packedOf } from "./frames.ts";
-import { type Link, LinkLost } from "./links.ts";
+import { LinkLost } from "./links.ts";
 
 /** Whoever takes the frames on this node. It keeps its failure to itself: the next nodes still need what comes. */
 export interface Taker {
   take(frame: Frame): Promise<void>;
 }
 
+/** Where frames go. */
+export interface Way {
+  /** The bytes must stay as they are. @throws {LinkLost} */
+  send(bytes: Uint8Array): Promise<void>;
+  /** Is more on its way than the other end takes? */
+  readonly isBehind: boolean;
+  /** That was all. */
+  end(): void;
+  /** It was not all. */
+  close(): void;
+}
+
 export interface Outlet {
   node: string;
-  link: Link;
+  link: Way;
 }
 
 export interface RelayOptions {

@@ -45,16 +45,19 @@ export async function removeOnAll(options: RemoveOptions): Promise<RemovedCopy[]
     else if (word.word === "failed") put({ node, name: word.name, state: "failed", error: word.error });
     bell.ring();
   };
+  const lose = (node: string, message: string) => {
+    for (const { name } of steps)
+      if (!found.has(keyOf(node, name))) put({ node, name, state: "failed", error: { code: "TOOL_FAILED", message } });
+    bell.ring();
+  };
   const agents = await launchAll({
     ...options,
     order: { order: "remove", steps: [...steps], config },
     bell,
     isKnown: (node) => steps.every(({ name }) => found.has(keyOf(node, name))),
     onWord: hear,
-    onLost(node, why) {
-      const error = { code: "TOOL_FAILED", message: `Cannot start a task on ${node}: ${why}` };
-      for (const { name } of steps) put({ node, name, state: "failed", error });
-    },
+    onLost: (node, why) => lose(node, `Cannot start a task on ${node}: ${why}`),
+    onDied: (node, why) => lose(node, `The task on ${node} has ended: ${why}`),
   });
   await agents?.end();
   return nodes.flatMap((node) => steps.flatMap(({ name }) => found.get(keyOf(node, name)) ?? []));

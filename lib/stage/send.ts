@@ -1,13 +1,13 @@
 /** Read a copy, and send it to all nodes of a round. */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { type ByteString, bytesOf } from "../base/bytes.ts";
+import { EfError } from "../base/errors.ts";
 import { sidesOf } from "../engine/builtin.ts";
 import { settled } from "../engine/comparing.ts";
+import { type Diff, diff } from "../engine/diff.ts";
 import { Gauge } from "../engine/gauge.ts";
-import { type Base, writeManifest } from "../engine/manifest.ts";
+import { type Base, manifestOf } from "../engine/manifest.ts";
 import { packTree, readError } from "../engine/pack.ts";
-import { tempDirFor } from "../engine/temp.ts";
+import { tally } from "../engine/tally.ts";
 import type { Throttle } from "../engine/throttle.ts";
 import { mostBytes } from "./frames.ts";
 import type { Relay } from "./relay.ts";
@@ -18,8 +18,6 @@ export interface Sending {
   exclude: ((path: ByteString, isDirectory: boolean) => boolean) | undefined;
   /** What this is a copy of, where `root` is one itself; else what is found there. */
   base: Base | undefined;
-  /** Prefix of temporary directories on this node. */
-  temp: string;
   pass: Throttle | undefined;
   signal: AbortSignal;
   /** Contents that have been read, in bytes. */
@@ -45,8 +43,9 @@ export async function send(sending: Sending, relay: Relay): Promise<Total & { sk
   const [first] = found.problems;
   if (first) throw readError(root, first.path, first.error, found.problems.length - 1);
   storage.useThreads(); // this one is busy with what has been read
+  if (base) assertSame(root, diff(base.tree, found.tree, {}, { mirror: false, arrival: undefined, workSinceNs: 0n }));
   const { tree } = base ?? found;
-  for (const piece of pieces(tableOf({ tree, scratch: tree.mtime.slice(0, tree.length) }, sending.temp)))
+  for (const piece of pieces(tableOf({ tree, scratch: tree.mtime.slice(0, tree.length) })))
     await relay.make("table", piece);
   const output = {
     async write(piece: Uint8Array) {
@@ -68,6 +67,14 @@ export async function send(sending: Sending, relay: Relay): Promise<Total & { sk
   return { ...total, skipped: packed.skipped.length };
 }
 
+/** @throws {EfError} where a copy is not what it was made as */
+function assertSame(root: string, found: Diff): void {
+  const { files, newInodes, links, symlinks, names, blocked } = tally(found, false);
+  if (files + newInodes + links + symlinks + blocked.length === 0) return;
+  const message = `Cannot hand on ${root}: ${names[0] ?? blocked[0]} was changed there`;
+  throw new EfError("IO", message, { path: root });
+}
+
 /** Only what ef put there: not what a job made beside it. */
 const within =
   ({ tree }: Base) =>
@@ -76,12 +83,7 @@ const within =
     return row === undefined || (tree.kind(row) === "dir") !== isDirectory;
   };
 
-function tableOf(base: Base, temp: string): Buffer {
-  using dir = tempDirFor(join(temp, ".."), temp);
-  const file = join(dir.path, "table");
-  writeManifest(file, { entries: [], whole: false }, base);
-  return readFileSync(file);
-}
+const tableOf = (base: Base): Buffer => Buffer.concat(manifestOf({ entries: [], whole: false }, base).pieces);
 
 function* pieces(bytes: Buffer): Generator<Buffer> {
   for (let at = 0; at < bytes.length; at += mostBytes) yield bytes.subarray(at, at + mostBytes);

@@ -67,7 +67,7 @@ const work = (at: Home, traps: string) => `
 ${traps}
 echo new >$HF_HOME/model; touch -d '1 minute ago' $HF_HOME/model
 echo ha >$HF_HOME/half
-touch '${at.dir}/works'
+touch '${at.dir}/works' "${at.dir}/works.$SLURM_PROCID"
 until [ -e '${at.dir}/end' ]; do sleep 0.1; done
 echo whole >$HF_HOME/half
 exit 7`;
@@ -124,7 +124,8 @@ describe.skipIf(!haveSlurm)("ef exec --push in a job [needs Slurm]", () => {
       at.write("work.sh", work(at, "trap 'echo last >$HF_HOME/last.$SLURM_PROCID; exit 3' TERM"));
       const step = 'srun ef exec --push -- bash "$HOME/work.sh"';
       await using job = await Job.submit(at, step, "--nodes=2", "--ntasks-per-node=2", "--time=5");
-      await until("the command", () => at.exists(join(at.dir, "works")));
+      const isThere = (task: number) => at.exists(join(at.dir, `works.${task}`));
+      await until("the command of each task", () => [0, 1, 2, 3].every(isThere));
       await job.slurm("scancel", ...(isGentle ? ["--signal=TERM"] : []), `${job.id}.0`);
       if (isGentle) await until("the push", () => source(at, "last.0") === "last");
       await job.ended();

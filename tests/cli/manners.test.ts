@@ -37,7 +37,8 @@ describe("a login node", () => {
     ["PBS's", { qsub: "" }, {}, true],
     ["LSF's", { bsub: "" }, {}, true],
     ["none", {}, {}, false],
-    ["Slurm's, in a job", { sbatch: "", sinfo: "echo cn-1" }, { SLURM_JOB_ID: "1" }, false],
+    ["Slurm's, in a job", { sbatch: "", sinfo: "echo cn-1" }, { SLURM_JOB_ID: "1", SLURMD_NODENAME: "n1" }, false],
+    ["Slurm's, in the shell that salloc starts there", { sbatch: "", sinfo: "echo cn-1" }, { SLURM_JOB_ID: "1" }, true],
     ["PBS's, in a job", { qsub: "" }, { PBS_JOBID: "1.server" }, false],
     ["LSF's, in a job", { bsub: "" }, { LSB_JOBID: "1" }, false],
     ["Grid Engine's, in a job", { qsub: "" }, { JOB_ID: "1", SGE_O_HOST: "login" }, false],
@@ -156,7 +157,7 @@ test.skipIf(!haveSlurm)(
     withSlurm(at);
     expect(await isLoginNode(at.env, "some-login-node")).toBe(true);
     expect(await isLoginNode(at.env, "n2.cluster.example")).toBe(false);
-    expect(await isLoginNode({ ...at.env, SLURM_JOB_ID: "1" }, "some-login-node")).toBe(false);
+    expect(await isLoginNode({ ...at.env, SLURM_JOB_ID: "1", SLURMD_NODENAME: "n1" }, "some-login-node")).toBe(false);
   },
 );
 

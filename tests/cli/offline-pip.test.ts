@@ -40,7 +40,7 @@ function prepared(): Home & { link: string } {
 /** sinfo of a cluster: a line for each node and partition, `-o %N` is its name. Any other use is an error. */
 function withSinfo(at: Home, lines: readonly string[]): void {
   const text = lines.map((line) => `${line}\n`).join("");
-  program(at, "sinfo", `[ "$*" = "-N -h -o %N" ] || exit 1\nprintf '%s' '${text}'`);
+  program(at, "sinfo", `[ "$*" = "-a -N -h -o %N" ] || exit 1\nprintf '%s' '${text}'`);
 }
 
 function program(at: Home, name: string, script: string): void {
