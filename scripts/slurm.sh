@@ -4,7 +4,7 @@
 #   eval "$(sh scripts/slurm.sh start [DIR [PORT]])"   start it if it does not run; prints `export SLURM_CONF=...`
 #   sh scripts/slurm.sh stop [DIR]                     end its daemons
 #
-# Needs root, and Debian's slurm-wlm and munge (scripts/setup-tests.sh installs them). DIR holds state and logs; PORT (17000)
+# Needs root, and Debian's slurm-wlm and munge (scripts/setup-tests.sh installs them). DIR holds state and logs; PORT (24600)
 # and the nine after it are its own, so that several can run. Partitions: `normal` (default; n1 n2 n3), `datamover` (dm1).
 #
 # All nodes are this machine. Each has a disk of its own all the same, DIR/nodes/NODE: tasks have it as TMPDIR. With SAME_PATH=1
@@ -14,7 +14,7 @@ set -eu
 cd -- "$(dirname -- "$0")/.."
 command=${1-}
 dir=$(realpath -m -- "${2:-node_modules/.cache/slurm}")
-port=${3:-17000}
+port=${3:-24600}
 export SLURM_CONF="$dir/slurm.conf"
 
 idle_nodes() {

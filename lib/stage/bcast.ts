@@ -4,10 +4,11 @@
  */
 import { closeSync, createReadStream, openSync, readdirSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { EfError } from "../base/errors.ts";
+import { EfError, reasonOf } from "../base/errors.ts";
 import { run } from "../base/exec.ts";
 import { removeIfThere } from "../base/files.ts";
 import { FrameReader } from "./frames.ts";
+import { LinkLost } from "./links.ts";
 import type { Way } from "./relay.ts";
 
 const prefix = (job: string) => `.stage-${job}-`;
@@ -32,7 +33,11 @@ export class FileWay implements Way {
   }
 
   async send(bytes: Uint8Array): Promise<void> {
-    for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at);
+    try {
+      for (let at = 0; at < bytes.length; ) at += writeSync(this.#fd, bytes, at);
+    } catch (error) {
+      throw new LinkLost(`Cannot write the file for sbcast: ${reasonOf(error)}`, { cause: error });
+    }
   }
 
   end(): void {
@@ -50,7 +55,7 @@ export class FileWay implements Way {
  * @throws {EfError} TOOL_MISSING, TOOL_FAILED with the words of sbcast; the signal's reason
  * @see https://slurm.schedmd.com/sbcast.html
  */
-export async function broadcast(job: string, from: string, to: string, signal: AbortSignal): Promise<void> {
+export async function broadcast(job: string, from: string, to: string, signal: AbortSignal): Promise<undefined> {
   await run(["sbcast", `--jobid=${job}`, "--force", from, to], { signal, guarded: true });
 }
 

@@ -292,24 +292,43 @@ class Conductor {
       // What was fresh may be older than the source is, in ways that cost too much to look for.
       const whole = this.#wholeCopy(name, attempt === 1 ? ["staged"] : ["staged", "fresh"]);
       const members = whole === undefined ? left : [whole, ...left];
-      const why = attempt === 1 ? (this.#why.get(name) ?? "") : "the node before them was lost";
-      this.#options.onEvent({ type: "spreading", name, nodes: members, why });
+      const isCut = left.some((node) => this.#unreached.has(node));
+      const how = this.#fileFor(members, 0) ? "again, by sbcast" : "again";
+      const again = isCut ? `nodes that could not be reached: ${how}` : "the node before them was lost: again";
+      this.#options.onEvent({
+        type: "spreading",
+        name,
+        nodes: members,
+        why: attempt === 1 ? (this.#why.get(name) ?? "") : again,
+      });
       const outcomes = await this.#spread(name, members, whole === undefined ? "origin" : "copy");
       const source = [...outcomes.values()].find((outcome) => outcome !== "done" && outcome.because === "source");
       if (whole !== undefined && source) this.#unfit.add(keyOf(whole, name));
-      const again: string[] = [];
+      const failed: string[] = [];
       for (const node of left) {
         const outcome = outcomes.get(node);
         if (outcome === undefined || outcome === "done" || this.#results.has(keyOf(node, name))) continue;
         const isOwn = outcome.because === "node";
         const error = !isOwn && source !== undefined && source !== "done" ? source.error : outcome.error;
         if (isOwn || (source && whole === undefined)) this.#finish(node, name, error);
-        else again.push(node);
+        else failed.push(node);
         last.set(node, error);
       }
-      left = again;
+      left = [false, true].flatMap((isLast) => failed.filter((node) => this.#unreached.has(node) === isLast));
     }
-    for (const node of left) this.#finish(node, name, last.get(node) as Failure);
+    const isAlone = this.#options.spread !== "tree" && left.some((node) => this.#unreached.has(node));
+    for (const node of left) {
+      const error = isAlone ? await this.#alone(name, node) : last.get(node);
+      if (error) this.#finish(node, name, error);
+    }
+  }
+
+  /** A node that no other one can hand anything to reads for itself. @returns why that failed */
+  async #alone(name: string, node: string): Promise<Failure | undefined> {
+    const why = "no other node can reach it: it reads for itself";
+    this.#options.onEvent({ type: "spreading", name, nodes: [node], why });
+    const outcome = (await this.#spread(name, [node], "origin")).get(node);
+    return outcome === "done" ? undefined : outcome?.error;
   }
 
   /** A node that has it, and answers. */

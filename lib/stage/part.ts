@@ -239,20 +239,23 @@ export class Part {
       const own = `${file}.own`;
       try {
         const way = new FileWay(own);
-        const relay = new Relay({ taker: receiver, outlets: [{ node, link: way }], onLost: () => {} });
+        let lost: string | undefined;
+        const onLost = (_: string, why: string) => {
+          lost = why;
+        };
+        const relay = new Relay({ taker: receiver, outlets: [{ node, link: way }], onLost });
         try {
           await this.#read(relay);
         } finally {
           way.end();
         }
-        try {
-          await broadcast(job, own, file, this.#signal);
-          say({ word: "handed", round: order.round });
-        } catch (error) {
+        lost ??= await broadcast(job, own, file, this.#signal).catch((error) => {
           this.#signal.throwIfAborted();
-          for (const next of Object.keys(order.next))
-            if (next !== node) say({ word: "unreached", round: order.round, next, why: reasonOf(error) });
-        }
+          return reasonOf(error);
+        });
+        if (lost === undefined) say({ word: "handed", round: order.round });
+        const others = lost === undefined ? [] : Object.keys(order.next).filter((next) => next !== node);
+        for (const next of others) say({ word: "unreached", round: order.round, next, why: lost ?? "" });
       } finally {
         removeIfThere(own);
       }
