@@ -8,8 +8,7 @@ import { commands } from "./table.ts";
 
 async function main(argv: readonly string[]): Promise<number> {
   if (process.env.EF_TRACE || process.env.EF_LOG) traceTo((await import("./trace.ts")).sink());
-  const words = argv.includes("dm") ? (await import("./dm-words.ts")).beforeTool(argv, commands) : argv;
-  const { names, rest, help, version } = find(takeConfig(words));
+  const { names, rest, help, version } = find(takeConfig(await withSeparator(argv)));
   if (version) {
     emit((await import("./version.ts")).versionText());
     return Exit.ok;
@@ -18,6 +17,13 @@ async function main(argv: readonly string[]): Promise<number> {
   if (!load || help) return (await import("./help.ts")).helpFor(names, rest, help);
   const { default: spec } = await load();
   return runOne(spec, rest);
+}
+
+/** With the `--` before what is another program's, which these commands do not ask for. */
+async function withSeparator(argv: readonly string[]): Promise<readonly string[]> {
+  if (argv.includes("dm")) return (await import("./dm-words.ts")).beforeTool(argv, commands);
+  if (argv.includes("--job")) return (await import("./stage-words.ts")).beforeSbatch(argv);
+  return argv;
 }
 
 /** Take `--config FILE` out of the arguments: for `ef` itself, wherever it stands before a `--`. */

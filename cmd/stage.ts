@@ -15,7 +15,7 @@ export default command({
     ["ef stage", "in a job script; then: srun ef exec --node-local -- CMD"],
     ["ef stage --var HF_HOME --json", "which node has what"],
     ["ef stage --remove", "at the end of a job script"],
-    ["ef stage --job -- --nodelist=n[1-3] --time=30", "as a job of its own; prints its number"],
+    ["ef stage --job --nodelist=n[1-3] --time=30", "as a job of its own; prints its number"],
   ],
   rest: "SBATCH OPTIONS",
   args: {
@@ -27,7 +27,10 @@ export default command({
       type: "boolean",
       description: "Take away what ef put on the nodes' own disks (in a job: on all its nodes)",
     },
-    job: { type: "boolean", description: "Submit it as a job, with the options of sbatch after --; implies --keep" },
+    job: {
+      type: "boolean",
+      description: "Submit it as a job: what follows and is not ef's, or follows --, is sbatch's; implies --keep",
+    },
     spread: {
       type: "enum",
       options: spreads,

@@ -217,13 +217,16 @@ export function keepBase(step: Step, base: Base): void {
   if (marker?.ef) writeAtomic(step.marker, `${JSON.stringify({ ...marker, ef: { ...marker.ef, manifest } })}\n`);
 }
 
-/** A copy that was made from a temporary one stands for the copy that this was made of. Call it with the lock held. */
-export function movedFrom(step: Step, from: string): void {
+/**
+ * A copy that was made from a temporary one stands for the copy that this was made of. Call it with the lock held.
+ *
+ * @param run of {@link originRun}, before that was read
+ */
+export function movedFrom(step: Step, from: string, run: string | undefined): void {
   const marker = readMarker(step.marker);
   if (!marker?.ef) return;
   const { from: _, from_manifest: __, ...ef } = marker.ef;
   const at = { ...step, from };
-  const run = originRun(at);
   const base = readBase(step.manifest, ef.manifest);
   const times = readTimes(step.manifest);
   if (base && times && run !== undefined)

@@ -12,7 +12,7 @@ import { type Diff, diff } from "../engine/diff.ts";
 import { Gauge } from "../engine/gauge.ts";
 import type { Held } from "../engine/lock.ts";
 import { type Base, readBase } from "../engine/manifest.ts";
-import { movedFrom, newestMtime, removeMarker, writeMarker } from "../engine/marker.ts";
+import { movedFrom, newestMtime, originRun, removeMarker, writeMarker } from "../engine/marker.ts";
 import type { Step } from "../engine/plan.ts";
 import { scan } from "../engine/scan.ts";
 import type { Storage } from "../engine/storage.ts";
@@ -44,6 +44,8 @@ export class Receiver implements Taker {
   readonly #sums = new Map<ByteString, number>();
   readonly #temp: Disposable & { path: string };
   readonly #tree: string;
+  /** Of the copy that is read, before it is read: a sync there meanwhile makes this copy a stale one. */
+  readonly #run: string | undefined;
   #base: Base | undefined;
   #storage: Storage | undefined;
   #writer: TreeWriter | undefined;
@@ -53,6 +55,7 @@ export class Receiver implements Taker {
   constructor(step: Step, context: ReceiveContext) {
     this.#step = step;
     this.#context = context;
+    this.#run = originRun(step);
     removeLeftovers(step.temp, [step.marker, step.manifest, step.partial]);
     this.#temp = tempDirFor(dirname(step.target), step.temp);
     this.#tree = join(this.#temp.path, "tree");
@@ -178,7 +181,8 @@ export class Receiver implements Taker {
   async #show(base: Base): Promise<void> {
     const { step, tree: root } = { step: this.#step, tree: this.#tree };
     const storage = this.#storage as Storage;
-    chmodSync(root, (base.tree.mode[0] as number) & 0o777);
+    const mode = (base.tree.mode[0] as number) & 0o777;
+    chmodSync(root, mode | 0o700); // one that may not be written to cannot be moved
     await this.#restoreSpecialModes(base, storage);
     await storage.setTimes(bytesOf(root), base.tree.mtime[0] as bigint);
     const { signal, held } = this.#context;
@@ -192,8 +196,13 @@ export class Receiver implements Taker {
       baseOf(found, undefined, (row) => base.tree.mtime[row] as bigint),
     );
     renameSync(root, step.target);
+    chmodSync(step.target, mode);
     const { host, job } = thisHost();
-    const by = job === undefined ? { host } : { host, job };
+    const by = {
+      host,
+      ...(job === undefined ? {} : { job }),
+      ...(this.#run === undefined ? {} : { from_manifest: this.#run }),
+    };
     writeMarker(step, newestMtime(step.target, base.tree), timesOf(found), baseOf(found, undefined), by);
   }
 
@@ -210,7 +219,7 @@ export class Receiver implements Taker {
   async #merge(): Promise<void> {
     const step = { ...this.#step, from: this.#tree };
     await copy(step, { why: "" }, this.#context.held, { ...this.#context, preflight: false });
-    movedFrom(step, this.#step.from);
+    movedFrom(step, this.#step.from, this.#run);
   }
 
   #explain(error: unknown): unknown {

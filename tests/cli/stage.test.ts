@@ -269,7 +269,7 @@ onSlurm("as a job of its own: it prints its number, and a job after it finds the
   const dry = await at.ef(["stage", "--job", "--dry-run", "--json", "--", "-N3"]);
   expect(dry.code).toBe(0);
   expect(JSON.parse(dry.stdout).command_line).toContain("-N3");
-  const { stdout, code, stderr } = await at.ef(["stage", "--job", "--", "-N3", `--output=${at.dir}/job.%j`]);
+  const { stdout, code, stderr } = await at.ef(["stage", "--job", "-N3", `--output=${at.dir}/job.%j`]);
   expect([code, stderr]).toEqual([0, ""]);
   expect(stdout).toMatch(/^\d+\n$/);
   const id = stdout.trim();
