@@ -1,19 +1,6 @@
 /** `ws:NAME` in the configuration: a place on scratch that is a workspace. */
-import type { Env } from "./base/paths.ts";
 import type { Config } from "./config/schema.ts";
-
-export interface ScratchBaseOptions {
-  /** @default process.env */
-  env?: Env | undefined;
-  /**
-   * What to do if there is no such workspace: make it, throw UNKNOWN_WORKSPACE, or leave `ws:NAME` as it is (nothing is
-   * thrown then, whatever is wrong with workspaces here).
-   */
-  missing: "allocate" | "fail" | "leave";
-  /** Hears what one should know, e.g. that it expires soon. */
-  onWarning?: ((message: string) => void) | undefined;
-  signal?: AbortSignal | (() => AbortSignal) | undefined;
-}
+import type { ScratchBaseOptions } from "./scratch-workspace.ts";
 
 const startsWithWorkspace = (path: string | undefined) => path?.startsWith("ws:") ?? false;
 

@@ -1,11 +1,24 @@
 import { join } from "node:path";
 import { EfError } from "./base/errors.ts";
+import type { Env } from "./base/paths.ts";
 import { plural } from "./base/units.ts";
 import type { Config } from "./config/schema.ts";
 import { workspaceOf } from "./drivers/hpc-workspace.ts";
 import { lock } from "./engine/lock.ts";
-import type { ScratchBaseOptions } from "./scratch-base.ts";
 import { Workspace, type WorkspaceInfo } from "./workspace.ts";
+
+export interface ScratchBaseOptions {
+  /** @default process.env */
+  env?: Env | undefined;
+  /**
+   * What to do if there is no such workspace: make it, throw UNKNOWN_WORKSPACE, or leave `ws:NAME` as it is (nothing is
+   * thrown then, whatever is wrong with workspaces here).
+   */
+  missing: "allocate" | "fail" | "leave";
+  /** Hears what one should know, e.g. that it expires soon. */
+  onWarning?: ((message: string) => void) | undefined;
+  signal?: AbortSignal | (() => AbortSignal) | undefined;
+}
 
 /** Days before its end from which on a workspace is warned of, where the configuration says nothing. */
 export const defaultWarnDays = 5;
