@@ -273,7 +273,7 @@ onSlurm("as a job of its own: it prints its number, and a job after it finds the
   expect([code, stderr]).toEqual([0, ""]);
   expect(stdout).toMatch(/^\d+\n$/);
   const id = stdout.trim();
-  const script = "ef exec --node-local -- sh -c 'echo \"$SLURMD_NODENAME $HF_HOME $(cat \"$HF_HOME/model\")\"'";
+  const script = 'ef exec --node-local -- sh -c \'echo "$SLURMD_NODENAME $HF_HOME $(cat "$HF_HOME/model")"\'';
   const after = ["srun", "-N3", `--dependency=afterok:${id}`, "-K", "bash", "-c", script];
   const ran = await run(after, { cwd: at.home, env: at.env });
   expect([ran.code, at.read(join(at.dir, `job.${id}`))]).toEqual([0, expect.stringContaining("n3 HF_HOME: complete")]);
