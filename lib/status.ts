@@ -4,7 +4,7 @@ import { mapLimit } from "./base/async.ts";
 import { reasonOf } from "./base/errors.ts";
 import { type Env, present } from "./base/paths.ts";
 import { widenPool } from "./base/stat.ts";
-import { describeIncongruence, incongruences } from "./config/congruency.ts";
+import { describeIncongruence } from "./config/congruency.ts";
 import type { Config } from "./config/schema.ts";
 import { type QuotaLeft, quotas } from "./drivers/quota.ts";
 import { withinLimit } from "./engine/finding.ts";
@@ -14,6 +14,7 @@ import { plan, type Step, scratchRoot } from "./engine/plan.ts";
 import { PurgeForecast, type PurgeRule, purgeRule } from "./engine/purge.ts";
 import { distinctQuotas } from "./engine/quota-text.ts";
 import { goneFrom } from "./engine/side-by-side.ts";
+import { strays } from "./engine/strays.ts";
 import { Tree } from "./engine/tree.ts";
 import { type Survey, survey, type Usage, usage } from "./engine/usage.ts";
 import { withWorkspaces } from "./scratch-base.ts";
@@ -92,7 +93,7 @@ export async function status(written: Config, options: StatusOptions = {}): Prom
   const scratchBase = scratchRoot(config, env);
   const steps = Object.keys(config.vars).map((name) => stepOf(config, env, name));
   const known = steps.filter((step): step is Step => !("state" in step));
-  warnings.push(...incongruences(known, env).map(describeIncongruence));
+  warnings.push(...(await strays(known, config, env)).map(describeIncongruence));
   const limitS = Math.min(answerS, sizeLimitS);
   const deadlineMs = Date.now() + sizeLimitS * 1000;
   const answers = async (path: string) => {

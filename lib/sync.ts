@@ -5,12 +5,13 @@ import { EfError, reasonOf } from "./base/errors.ts";
 import type { Env } from "./base/paths.ts";
 import { widenPool } from "./base/stat.ts";
 import { span } from "./base/trace.ts";
-import { describeIncongruence, incongruences } from "./config/congruency.ts";
+import { describeIncongruence } from "./config/congruency.ts";
 import type { Config } from "./config/schema.ts";
 import type { BringEvent, Brought } from "./engine/bring.ts";
 import type { TransferPlan } from "./engine/engine.ts";
 import { type Stale, whyStale } from "./engine/marker.ts";
 import { isNodeLocal, plan, type Step } from "./engine/plan.ts";
+import { strays } from "./engine/strays.ts";
 import { withWorkspaces } from "./scratch-base.ts";
 
 export interface SyncOptions {
@@ -103,7 +104,7 @@ export async function sync(written: Config, options: SyncOptions = {}): Promise<
   if (typeof options.signal === "object") options.signal.throwIfAborted();
   for (const message of notes) tell({ type: "warning", message });
   const { steps, local } = await placed(planned.steps, config, options, env, tell);
-  for (const stray of incongruences(planned.steps, env))
+  for (const stray of await strays(planned.steps, config, env))
     tell({ type: "warning", message: describeIncongruence(stray) });
 
   const began = performance.now();

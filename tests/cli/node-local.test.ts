@@ -460,3 +460,17 @@ describe.skipIf(!haveSlurm)("in a job of a real Slurm [needs Slurm]", () => {
     expect([existsSync(local(at)), leftovers(at)]).toEqual([false, []]);
   }, 120_000);
 });
+
+test("a variable that names the copy on this node is none that ef wonders about", async () => {
+  using at = new Home({ "hf/model": "m" });
+  at.configure({ HF_HOME: "hf" });
+  mkdirSync(join(at.dir, "local"));
+  const env = { TMPDIR: join(at.dir, "local") };
+  const { exports } = JSON.parse((await at.ef(["sync", "--node-local", "--json"], { env })).stdout);
+  for (const argv of [["sync"], ["sync", "--node-local"], ["status", "--fast"]]) {
+    const { stdout, stderr } = await at.ef(argv, { env: { ...env, ...exports } });
+    expect(stdout + stderr).not.toContain("but config source is");
+  }
+  const other = await at.ef(["sync"], { env: { ...env, HF_HOME: "/elsewhere" } });
+  expect(other.stderr).toContain("HF_HOME is set to /elsewhere but config source is");
+});
