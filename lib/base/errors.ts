@@ -24,6 +24,12 @@ const exits = {
   UNKNOWN_IMAGE: Exit.usage,
   /** There is no workspace of that name. */
   UNKNOWN_WORKSPACE: Exit.usage,
+  /** `ef.clusters` has none of that name. */
+  UNKNOWN_CLUSTER: Exit.usage,
+  /** Code that cannot be packed: it does not parse, is no function, or names collide. */
+  NOT_PACKABLE: Exit.usage,
+  /** ef submit and ef jobs know no job of that id. */
+  UNKNOWN_JOB: Exit.usage,
   /** There is something of that name, which is not to be replaced. */
   EXISTS: Exit.usage,
   /** An outside program is not installed. */
@@ -36,6 +42,10 @@ const exits = {
   BAD_ARCHIVE: Exit.failed,
   /** An environment whose Python does not start here. */
   NOT_RUNNABLE: Exit.failed,
+  /** A host that ssh does not reach, or does not let in. */
+  UNREACHABLE: Exit.failed,
+  /** A function that was run for us threw, or gave what JSON cannot hold. */
+  RUN_FAILED: Exit.failed,
   LOCK_TIMEOUT: Exit.failed,
   /** A program that runs for longer than one wanted to wait. */
   TIMEOUT: Exit.failed,

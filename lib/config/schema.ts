@@ -177,6 +177,67 @@ const datamover = () =>
     srun_args: v.optional(texts("More options of srun and sbatch")),
   });
 
+/** Names of clusters stand on command lines and in file names. */
+const ClusterName = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/, "not a name of a cluster: expected letters, digits and . _ -"),
+);
+
+export const clusterTypes = ["local", "ssh", "slurm"] as const;
+
+/** Nothing that ssh would take for an option, or two words. */
+const word = (what: string) =>
+  v.pipe(v.string(), v.regex(/^[^\s-]\S*$/, `not ${what}: expected one word that does not begin with -`));
+
+/** As a shell and Slurm take it: one line. */
+const line = (description: string) =>
+  v.pipe(v.string(), v.minLength(1), v.regex(/^[^\n\0]*$/, "expected one line"), v.description(description));
+
+const cluster = () =>
+  v.pipe(
+    object({
+      type: v.optional(
+        v.pipe(v.picklist(clusterTypes), v.description("local: this machine; ssh: another; slurm: jobs of Slurm")),
+        "slurm",
+      ),
+      host: v.optional(v.pipe(word("a host"), v.description("Login node; left out for slurm: sbatch is called here"))),
+      user: v.optional(v.pipe(word("a user"), v.description("There; by default as ~/.ssh/config says"))),
+      port: v.optional(
+        v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(65535), v.description("Of sshd; by default 22")),
+      ),
+      identity: v.optional(text("Private key of ssh; may contain $VAR and ~")),
+      ssh_args: v.optional(texts("More options of ssh")),
+      shared: v.optional(flag("work_dir is the same directory here: nothing is shipped")),
+      work_dir: v.optional(
+        v.pipe(
+          line("Directory there for packages and jobs; $VAR and ~ are those of the cluster"),
+          v.regex(pathStart, pathStartText),
+        ),
+      ),
+      ef: v.optional(line("The program ef there; by default on PATH, or ~/bin/ef")),
+      python: v.optional(line("Python there, without an environment; by default python3")),
+      modules: v.optional(v.pipe(v.array(line("A module")), v.description("For module load, in each job"))),
+      env: v.optional(v.pipe(recordOf(EnvName, v.string()), v.description("Variables of each job"))),
+      partition: v.optional(line("Of Slurm, as the keys below")),
+      account: v.optional(line("Account of the jobs")),
+      qos: v.optional(line("Quality of service")),
+      time: v.optional(line("Time limit, as sbatch --time")),
+      nodes: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.description("Nodes of a job"))),
+      cpus: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.description("Processors of a task"))),
+      gpus: v.optional(line("GPUs of a job, as sbatch --gpus: 2, a100:1")),
+      memory: v.optional(line("Memory of a node, as sbatch --mem: 16G")),
+      sbatch_args: v.optional(texts("More options of sbatch")),
+    }),
+    v.forward(
+      v.check(({ type, host }) => type !== "ssh" || host !== undefined, "missing: a cluster of type ssh needs a host"),
+      ["host"],
+    ),
+    v.forward(
+      v.check(({ type, host }) => type !== "local" || host === undefined, "not for a cluster of type local"),
+      ["host"],
+    ),
+  );
+
 const extension = () =>
   object({
     vars: v.optional(recordOf(EnvName, efVar())),
@@ -197,7 +258,7 @@ const extension = () =>
     apptainer: v.optional(v.lazy(building)),
     workspace: v.optional(v.lazy(workspace)),
     datamover: v.optional(v.lazy(datamover)),
-    clusters: v.optional(recordOf(v.string(), object({}))),
+    clusters: v.optional(v.pipe(recordOf(ClusterName, v.lazy(cluster)), v.description("Where ef submit runs code"))),
   });
 
 export const Config = object({
@@ -224,6 +285,9 @@ export const Config = object({
   ef: v.optional(v.lazy(extension)),
 });
 export type Config = v.InferOutput<typeof Config>;
+
+/** `ef.clusters.NAME`: where code is run. */
+export type ClusterConfig = v.InferOutput<ReturnType<typeof cluster>>;
 
 /** A configuration as it stands in the file: any JSON object. */
 export type RawConfig = Record<string, unknown>;
