@@ -117,7 +117,12 @@ export async function parseRaw(text: string, path: string): Promise<RawConfig> {
       cause: error,
     });
   }
-  if (typeof raw === "object" && raw !== null && !Array.isArray(raw)) return raw as RawConfig;
+  assertObject(raw, path);
+  return raw;
+}
+
+function assertObject(raw: unknown, path: string): asserts raw is RawConfig {
+  if (typeof raw === "object" && raw !== null && !Array.isArray(raw)) return;
   const found = Array.isArray(raw) ? "a list" : raw === null ? "null" : `a ${typeof raw}`;
   throw new EfError("CONFIG_INVALID", `Cannot use ${path}: expected a JSON object, found ${found}`, {
     hint: "make a new one with: ef init",
@@ -146,6 +151,7 @@ async function whereBroken(text: string): Promise<string> {
  * @throws {EfError} CONFIG_INVALID
  */
 export function checkConfig(raw: unknown, path: string): Config {
+  assertObject(raw, path);
   const plain = plainOf(raw, path);
   if (plain.version !== configVersion) {
     const found = plain.version === undefined ? "none" : JSON.stringify(plain.version);

@@ -1,0 +1,44 @@
+/** The compiled ef with one file-system call that fails: fail-call.c. */
+import { existsSync, mkdtempSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { efArgv, type Home, have, type Ran, run } from "../helpers.ts";
+
+/** What a call can get instead of being done; see fail-call.c. */
+export const faults = [
+  ...["ENOSPC", "EDQUOT", "EIO", "ESTALE", "EACCES", "ENOENT", "EINTR", "short", "late", "kill"],
+] as const;
+export type Fault = (typeof faults)[number];
+
+const program = compile();
+
+/** Can calls be made to fail here? Needs gcc, and seccomp with user notification (Linux 5.5). */
+export const canFail =
+  program !== undefined && Bun.spawnSync([program, "/nonexistent", "--", "true"], { stderr: "ignore" }).exitCode === 0;
+
+function compile(): string | undefined {
+  if (!have("gcc")) return undefined;
+  const path = join(mkdtempSync(join(tmpdir(), "ef-fail-call-")), "fail-call");
+  const { exitCode } = Bun.spawnSync(["gcc", "-O1", "-o", path, resolve(import.meta.dir, "fail-call.c")]);
+  return exitCode === 0 ? path : undefined;
+}
+
+export interface Faulty extends Ran {
+  /** Each counted call: its name and its path. */
+  calls: string[];
+}
+
+/** Run ef, with the `k`th call below the directory of a throw-away HOME failing; 0: none. */
+export async function efWith(at: Home, args: readonly string[], k = 0, fault: Fault = "EIO"): Promise<Faulty> {
+  const log = `${at.dir}.calls`;
+  const argv = [program ?? "", "-k", String(k), "-f", fault, "-l", log, at.dir, "--", ...efArgv, ...args];
+  const ran = await run(argv, { cwd: "/", env: at.env });
+  const text = existsSync(log) ? readFileSync(log, "utf8") : "";
+  return {
+    ...ran,
+    calls: text
+      .split("\n")
+      .slice(0, -1)
+      .map((line) => line.replace(/^\d+ /, "")),
+  };
+}

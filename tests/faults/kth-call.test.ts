@@ -1,0 +1,249 @@
+/**
+ * One file-system call fails, whichever it is: the first, the second, … the last that ef makes.
+ *
+ * After each: no file that a user can see is half; nothing of the source has changed that must not; success is only said of what
+ * is whole; no stack trace; a second, undisturbed run completes, and gives what an undisturbed first one gives.
+ *
+ * `npm test` tries some calls and faults, chosen by a seed that is shown; `npm run test:faults` all of them.
+ */
+import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
+import {
+  chmodSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { Home, isBinary } from "../helpers.ts";
+import { seeded } from "../tables.ts";
+import { differences, type Look, lookAt, setTime } from "../trees.ts";
+import { canFail, efWith, type Fault, type Faulty, faults } from "./calls.ts";
+
+const isLong = process.env.EF_FAULTS === "long";
+const seed = Number(process.env.EF_FAULT_SEED ?? Math.floor(Date.now() / 1000));
+/** Of each scenario in `npm test`. */
+const someRuns = 24;
+
+setDefaultTimeout(isLong ? 3_600_000 : 120_000);
+
+interface Scenario {
+  name: string;
+  args: readonly string[];
+  /** Make the directories in which ef then works. */
+  arrange: (at: Home) => void | Promise<void>;
+  /** Directories that may not change at all. */
+  untouched: (at: Home) => string[];
+  /** The directory that ef changes. */
+  changed: (at: Home) => string;
+  /** What may be in it in the meantime: each path is as before, or as after. @default true */
+}
+
+const old = 1_600_000_000;
+
+function write(path: string, content: string, seconds = old): void {
+  writeFileSync(path, content);
+  utimesSync(path, seconds, seconds);
+}
+
+/** A small cache: files, a hard link, a symbolic link, a directory in another, an empty and a private file. */
+function cache(root: string): void {
+  mkdirSync(join(root, "hub/deep"), { recursive: true });
+  write(join(root, "one"), "one, as it was");
+  write(join(root, "hub/two"), "two, as it was".repeat(1000));
+  write(join(root, "hub/deep/empty"), "");
+  write(join(root, "hub/token"), "secret");
+  chmodSync(join(root, "hub/token"), 0o600);
+  linkSync(join(root, "one"), join(root, "hub/same"));
+  symlinkSync("../one", join(root, "hub/link"));
+  setTime(join(root, "hub/link"), BigInt(old) * 1_000_000_000n);
+}
+
+/** As a person, later. */
+function edit(root: string): void {
+  write(join(root, "hub/two"), "two, edited".repeat(900), old + 100);
+  write(join(root, "three"), "three is new", old + 100);
+  rmSync(join(root, "hub/deep/empty"));
+}
+
+const source = (at: Home) => join(at.home, "hf");
+const copy = (at: Home) => at.cache("HF_HOME");
+
+async function synced(at: Home, more: object = {}): Promise<void> {
+  cache(source(at));
+  at.configure({ HF_HOME: "hf" }, { skip_if_fresh_seconds: 0, ...more });
+  const { code, stderr } = await at.ef(["sync"]);
+  expect([code, stderr]).toEqual([0, stderr]);
+}
+
+const scenarios: Scenario[] = [
+  {
+    name: "the first sync",
+    args: ["sync"],
+    arrange(at) {
+      cache(source(at));
+      at.configure({ HF_HOME: "hf" });
+    },
+    untouched: (at) => [source(at)],
+    changed: copy,
+  },
+  {
+    name: "a sync that updates and mirrors, after a purge",
+    args: ["sync"],
+    async arrange(at) {
+      await synced(at, { ef: { vars: { HF_HOME: { mirror: true } } } });
+      edit(source(at));
+      rmSync(join(copy(at), "one"));
+    },
+    untouched: (at) => [source(at)],
+    changed: copy,
+  },
+  {
+    name: "a push",
+    args: ["push"],
+    async arrange(at) {
+      await synced(at);
+      edit(copy(at));
+      mkdirSync(join(copy(at), "made"));
+      write(join(copy(at), "made/by-job"), "made".repeat(5000), old + 200);
+    },
+    untouched: (at) => [copy(at)],
+    changed: source,
+  },
+  {
+    name: "a migration",
+    args: ["migrate", "HF_HOME", "--to", "NEW", "--yes"],
+    arrange(at) {
+      cache(source(at));
+      at.configure({ HF_HOME: "hf" });
+    },
+    untouched: () => [],
+    changed: (at) => join(at.home, "new"),
+  },
+];
+
+/** ef's own hidden files: temporary ones, and the mark of a migration that has not come to its end. */
+const isOwn = (path: string) => /(^|\/)\.(ef-(tmp|part)-[^/]*|[^/]*\.ef-[^/]*\.tmp)$/.test(path);
+
+/** What a directory holds for users: without ef's temporary files, and without the times of directories, which those change. */
+function seenIn(dir: string): Look {
+  let look: Look;
+  try {
+    look = lookAt(dir);
+  } catch {
+    return { seen: new Map(), blocks: new Map() }; // not made yet
+  }
+  for (const [path, seen] of look.seen) {
+    if (isOwn(path)) look.seen.delete(path);
+    else if (seen.kind === "dir") Object.assign(seen, { mtimeNs: 0n, mode: 0 });
+  }
+  return look;
+}
+
+/** In a file that has a temporary name beside it, or lost one of its names, the group of names may be another meanwhile. */
+const withoutGroups = ({ seen, blocks }: Look): Look => ({
+  seen: new Map([...seen].map(([path, { group: _, ...entry }]) => [path, entry])),
+  blocks,
+});
+
+/** Paths whose contents are neither what they were nor what they will be. */
+function halves(dir: string, before: Look, after: Look): string[] {
+  const now = withoutGroups(seenIn(dir));
+  return [...now.seen].flatMap(([path, { kind, size, hash, text }]) => {
+    const is = (look: Look) => {
+      const other = look.seen.get(path);
+      return other?.kind === kind && other.size === size && other.hash === hash && other.text === text;
+    };
+    return kind === "dir" || is(before) || is(after) ? [] : [path];
+  });
+}
+
+/** Names that ef leaves only when it is killed, and removes with the next run. */
+const leftovers = (dir: string): string[] => (readdirSync(dir, { recursive: true }) as string[]).filter(isOwn);
+
+/** Give a new HOME in that state. */
+async function arranged({ arrange, args }: Scenario): Promise<{ at: Home; args: string[] }> {
+  const at = new Home();
+  await arrange(at);
+  return { at, args: args.map((arg) => (arg === "NEW" ? join(at.home, "new") : arg)) };
+}
+
+interface Oracle {
+  before: Look;
+  after: Look;
+  calls: string[];
+}
+
+/** What happens when nothing fails. */
+async function oracle(scenario: Scenario): Promise<Oracle> {
+  const { at, args } = await arranged(scenario);
+  using _ = at;
+  const before = seenIn(scenario.changed(at));
+  const { code, calls, stderr } = await efWith(at, args);
+  expect([code, stderr]).toEqual([0, stderr]);
+  return { before, after: seenIn(scenario.changed(at)), calls };
+}
+
+/** Everything that is wrong after the `k`th call got `fault`; nothing if all is well. */
+async function wrongs(scenario: Scenario, { before, after }: Oracle, k: number, fault: Fault): Promise<string[]> {
+  const { at, args } = await arranged(scenario);
+  using _ = at;
+  const kept = scenario.untouched(at).map((dir) => [dir, lookAt(dir)] as const);
+  const ran = await efWith(at, args, k, fault);
+  const found = [
+    ...wrongOutput(ran, fault),
+    ...halves(scenario.changed(at), before, after).map((path) => `half: ${path}`),
+  ];
+  for (const [dir, look] of kept) found.push(...differences(look, lookAt(dir)).map((line) => `untouched: ${line}`));
+  if (ran.code === 0)
+    found.push(
+      ...differences(withoutGroups(after), withoutGroups(seenIn(scenario.changed(at)))).map(
+        (line) => `said done: ${line}`,
+      ),
+    );
+  const again = await at.ef(args);
+  // A migration that had come to its end is one that cannot be asked for again.
+  const isOver = args[0] === "migrate" && /already|is there/.test(again.stderr);
+  if (again.code !== 0 && !isOver) found.push(`the next run: exit ${again.code}: ${again.stderr}`);
+  found.push(...differences(after, seenIn(scenario.changed(at))).map((line) => `the next run: ${line}`));
+  found.push(...leftovers(at.dir).map((path) => `left over: ${path}`));
+  return found.map((line) => `${line}   [${k}: ${ran.calls[k - 1]} ${fault}; exit ${ran.code}: ${ran.stderr.trim()}]`);
+}
+
+function wrongOutput({ code, stdout, stderr }: Faulty, fault: Fault): string[] {
+  const wrong: string[] = [];
+  const codes = fault === "kill" ? [137] : [0, 1, 2];
+  if (!codes.includes(code) && !(fault === "kill" && code === 0)) wrong.push(`exit ${code}`);
+  if (/^\s+at .*:\d+|\bTypeError\b|panic|\/\$bunfs\//m.test(stderr)) wrong.push("a stack trace");
+  if (code === 1 && fault !== "kill" && !/error|failed|cannot/i.test(stderr)) wrong.push("no reason");
+  if (code !== 0 && code !== 137 && /^export /m.test(stdout)) wrong.push(`exported: ${stdout}`);
+  return wrong;
+}
+
+let cases = 0;
+
+test.skipIf(!isBinary || !canFail).each(scenarios)("$name [needs seccomp and gcc]", async (scenario) => {
+  const expected = await oracle(scenario);
+  const every = expected.calls.flatMap((_, i) => faults.map((fault) => [i + 1, fault] as const));
+  const random = seeded(seed);
+  const chosen = isLong
+    ? every
+    : Array.from({ length: someRuns }, () => every[random(every.length)] as (typeof every)[number]);
+  const found: string[] = [];
+  for (const [k, fault] of chosen) {
+    found.push(...(await wrongs(scenario, expected, k, fault)));
+    cases++;
+  }
+  if (found.length > 0) console.error(`EF_FAULT_SEED=${seed}`);
+  expect(found.slice(0, 20)).toEqual([]);
+});
+
+afterAll(() => {
+  if (isLong) console.log(`${cases} calls failed, one at a time`);
+  for (const name of readdirSync("/tmp"))
+    if (name.endsWith(".calls") && name.startsWith("ef test ")) rmSync(join("/tmp", name), { force: true });
+});
