@@ -48,6 +48,8 @@ skopeo               |skopeo             |images from a registry and from archiv
 /usr/share/lmod/lmod/libexec/lmod|lmod    |the modules of Lmod
 /usr/sbin/slurmctld  |slurm-wlm          |every test on Slurm
 /usr/sbin/munged     |munge              |every test on Slurm
+ssh                  |openssh-client     |every test over ssh
+/usr/sbin/sshd       |openssh-server     |every test over ssh
 END
 }
 
