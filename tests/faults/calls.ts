@@ -6,7 +6,7 @@ import { efArgv, type Home, have, type Ran, run } from "../helpers.ts";
 
 /** What a call can get instead of being done; see fail-call.c. */
 export const faults = [
-  ...["ENOSPC", "EDQUOT", "EIO", "ESTALE", "EACCES", "ENOENT", "EINTR", "short", "late", "kill"],
+  ...["ENOSPC", "EDQUOT", "EIO", "ESTALE", "EACCES", "ENOENT", "EINTR", "short", "late", "kill", "term", "int"],
 ] as const;
 export type Fault = (typeof faults)[number];
 

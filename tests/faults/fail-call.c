@@ -5,8 +5,8 @@
  *
  * Calls that concern a path below one of DIR, or an open file there, are counted, of all threads and of all that the program
  * starts, in the order in which the kernel gets them. The Nth gets FAULT: the name of an error (ENOSPC), `short` (half of a write
- * is done; other calls are left alone), `late` (it is done half a second later) or `kill` (SIGKILL to all processes instead of
- * the call). LOG gets a line for each counted call. Ends with the exit code of the program, 128+n after signal n; 99 if it cannot
+ * is done; other calls are left alone), `late` (it is done half a second later), `kill` (SIGKILL to all processes instead of
+ * the call), `term` or `int` (that signal to the program, and the call is done). LOG gets a line for each counted call. Ends with the exit code of the program, 128+n after signal n; 99 if it cannot
  * work here.
  *
  * By seccomp(2) with user notification: the kernel asks us before such a call is made, wherever in the program that is. So the
@@ -257,6 +257,8 @@ int main(int argc, char **argv) {
       if (counted == chosen) {
         long half = strcmp(fault, "short") == 0 ? half_write(&asked) : -1;
         if (strcmp(fault, "kill") == 0) kill(-child, SIGKILL);
+        else if (strcmp(fault, "term") == 0) kill(child, SIGTERM);
+        else if (strcmp(fault, "int") == 0) kill(child, SIGINT);
         else if (strcmp(fault, "late") == 0) usleep(500000);
         else if (half >= 0) answer.flags = 0, answer.val = half;
         else if (strcmp(fault, "short") != 0) answer.flags = 0, answer.error = -error_number(fault);

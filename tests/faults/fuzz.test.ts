@@ -197,11 +197,7 @@ describe("text", () => {
       images: [],
       name: "n",
     };
-    await fuzz(
-      ["x"],
-      (_, random) => checkInput(pick(random, specs), objectOf(retyped(input, random))),
-      isUsage,
-    );
+    await fuzz(["x"], (_, random) => checkInput(pick(random, specs), objectOf(retyped(input, random))), isUsage);
   });
 
   test("what ws_list and ws_restore print", async () => {
