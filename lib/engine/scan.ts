@@ -69,6 +69,12 @@ export async function scan(root: ByteString, options: ScanOptions): Promise<Scan
   let isLarge = false;
   const below = (path: ByteString) => (path === "" ? `${root}/` : `${root}/${path}`);
 
+  /**
+   * What a directory lists and cannot be found. Mostly somebody has just removed it; but storage was seen to say so of what was
+   * there, and then no time tells that this look is wrong: so its directory does not count as known.
+   */
+  const vanished = (row: number) => tree.flag(tree.parent[row] as number, Flag.racy);
+
   function* enter(dir: number): Steps<void> {
     const path = tree.path(dir);
     const known = recall?.(path);
@@ -88,7 +94,10 @@ export async function scan(root: ByteString, options: ScanOptions): Promise<Scan
       names = (yield* get(storage.list(below(path)))).sort(byBytes);
     } catch (error) {
       if (dir === 0) throw error;
-      if (errnoOf(error) === "ENOENT") return tree.set(dir, gone);
+      if (errnoOf(error) === "ENOENT") {
+        tree.set(dir, gone);
+        return vanished(dir);
+      }
       tree.flag(dir, Flag.unreadable);
       found.problems.push({ path, error });
       return;
@@ -129,7 +138,10 @@ export async function scan(root: ByteString, options: ScanOptions): Promise<Scan
             : options.onEntry
               ? stat && lookOf(stat)
               : yield* get(storage.glance(`${root}/${path}`));
-        if (!look) continue; // gone since
+        if (!look) {
+          vanished(row);
+          continue;
+        }
         const kind = setRow(tree, row, look);
         if (exclude?.(path, kind === "dir")) {
           tree.set(row, gone);
@@ -140,7 +152,10 @@ export async function scan(root: ByteString, options: ScanOptions): Promise<Scan
         else if (kind === "link") tree.links.set(row, yield* get(storage.readlink(`${root}/${path}`)));
       } catch (error) {
         tree.set(row, gone);
-        if (errnoOf(error) === "ENOENT") continue;
+        if (errnoOf(error) === "ENOENT") {
+          vanished(row);
+          continue;
+        }
         tree.flag(row, Flag.unreadable);
         found.problems.push({ path, error });
       }

@@ -225,7 +225,9 @@ async function wrongs(scenario: Scenario, { before, after }: Oracle, k: number, 
     ...halves(seenIn(at, scenario), before, after).map((path) => `half: ${path}`),
   ];
   for (const [dir, look] of kept) found.push(...differences(look, lookAt(dir)).map((line) => `untouched: ${line}`));
-  if (ran.code === 0)
+  // Storage that says of the whole source that it is not there is believed: a warning, and an empty directory to fill.
+  const isMissing = fault === "ENOENT" && ran.stderr.includes("does not exist; nothing to copy");
+  if (ran.code === 0 && !isMissing)
     found.push(
       ...differences(withoutGroups(after), withoutGroups(seenIn(at, scenario))).map((line) => `said done: ${line}`),
     );
@@ -262,11 +264,11 @@ test.skipIf(!isBinary || !canFail).each(scenarios)("$name [needs seccomp and gcc
   const chosen = every.length <= runs ? every : Array.from({ length: runs }, () => pick(random, every));
   const found: string[] = [];
   for (const [k, fault] of chosen) {
-    found.push(...(await wrongs(scenario, expected, k, fault)));
+    found.push(...(await wrongs(scenario, expected, k, fault)).slice(0, 1));
     cases++;
   }
   if (found.length > 0) console.error(`EF_FAULT_SEED=${seed}`);
-  expect(found.slice(0, 20)).toEqual([]);
+  expect(found).toEqual([]);
 });
 
 afterAll(() => {
