@@ -33,6 +33,7 @@ csh                  |tcsh               |exports in csh
 tmux                 |tmux               |the wizard and progress bars on a terminal
 strace               |strace             |counting what is read and written
 hyperfine            |hyperfine          |nothing; it is for measuring by hand
+faketime             |faketime           |clocks that are wrong
 setfacl              |acl                |ACLs
 setfattr             |attr               |extended attributes
 fusermount3          |fuse3              |the slow file system of the benchmark

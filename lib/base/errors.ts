@@ -97,6 +97,7 @@ const errnoTexts: Record<string, string> = {
   EACCES: "permission denied",
   EDQUOT: "disk quota exceeded",
   EEXIST: "it exists already",
+  EFBIG: "larger than the limit of file sizes (ulimit -f)",
   EIO: "input/output error of the storage",
   EISDIR: "it is a directory",
   ELOOP: "it is a symbolic link, or a loop of them",
