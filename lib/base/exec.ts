@@ -29,6 +29,8 @@ export interface RunOptions {
   keepBytes?: number;
   /** What the program reads from its stdin. @default nothing */
   input?: Uint8Array | undefined;
+  /** The same, piece by piece, and then stdin stays open until the program ends: for one that takes its end for ours. */
+  inputPieces?: AsyncIterable<Uint8Array> | undefined;
   /** An open file descriptor that the program inherits, so that what it stands for (a lock) lives as long as the program. */
   inheritFd?: number | undefined;
   /**
@@ -123,24 +125,25 @@ async function runNow(argv: readonly string[], options: RunOptions): Promise<Run
   const broken = new AbortController();
   const signal = options.signal ? AbortSignal.any([options.signal, broken.signal]) : broken.signal;
   const fail = (error: unknown) => broken.abort(error);
+  const hasInput = options.input !== undefined || options.inputPieces !== undefined;
   const [program = "", ...rest] = guarded
-    ? ["/bin/sh", "-c", guard(options.input ? `<&${inputAt}` : ""), "ef-guard", ...argv]
+    ? ["/bin/sh", "-c", guard(hasInput ? `<&${inputAt}` : ""), "ef-guard", ...argv]
     : argv;
   const stdout = tail(options.onStdout ? 0 : keepBytes, options.onStdout, fail);
   const stderr = tail(keepBytes, options.onStderr, fail);
-  const stdio: (number | "ignore" | "pipe")[] = [guarded || options.input ? "pipe" : "ignore", "pipe", "pipe"];
+  const stdio: (number | "ignore" | "pipe")[] = [guarded || hasInput ? "pipe" : "ignore", "pipe", "pipe"];
   if (options.inheritFd !== undefined) {
     while (stdio.length < inheritedAt) stdio.push("ignore");
     stdio.push(options.inheritFd);
   }
-  if (options.input && guarded) {
+  if (hasInput && guarded) {
     while (stdio.length < inputAt) stdio.push("ignore");
     stdio.push("pipe");
   }
   const child = zx({
     spawn: ((_: string, __: string[], opts: SpawnOptions) => {
       const started = nodeSpawn(program, rest, { ...opts, shell: false });
-      if (options.input) feed(started.stdio.at(guarded ? inputAt : 0), options.input);
+      if (hasInput) feed(started.stdio.at(guarded ? inputAt : 0), options, fail);
       return started;
     }) as unknown as typeof nodeSpawn,
     quote: (text) => text, // for zx's own display; nothing is run from it
@@ -229,12 +232,33 @@ export function start(argv: readonly string[], { stdin, stdout, signal, env, onS
 const saysMissing = (stderr: string, program: string): boolean =>
   [": not found", ": command not found", ": No such file or directory"].some((end) => stderr.includes(program + end));
 
-/** Write all to a stream; a program that ends without having read it is no error of ours. */
-function feed(stream: unknown, bytes: Uint8Array): void {
+/**
+ * Write all to a stream; a program that ends without having read it is no error of ours.
+ *
+ * @param fail hears why `inputPieces` ended early
+ */
+function feed(stream: unknown, { input, inputPieces = [] as never }: RunOptions, fail: (error: unknown) => void): void {
   if (!(stream instanceof Writable)) return; // not started: that is told elsewhere
   stream.on("error", () => {});
-  stream.end(bytes);
+  if (input) return void stream.end(input);
+  const write = async () => {
+    for await (const bytes of inputPieces) {
+      if (stream.destroyed) return;
+      if (!stream.write(bytes)) await drained(stream);
+    }
+  };
+  write().catch(fail);
 }
+
+/** When a stream takes more, or will never do so again. */
+const drained = (stream: Writable) =>
+  new Promise<void>((resolve) => {
+    const done = () => {
+      for (const event of ["drain", "close", "error"]) stream.off(event, done);
+      resolve();
+    };
+    for (const event of ["drain", "close", "error"]) stream.once(event, done);
+  });
 
 /** Send SIGTERM to the process group, each second, when the signal aborts; SIGKILL if that does not help. Returns the undo. */
 function killOnAbort(pid: number | undefined, signal: AbortSignal): () => void {
