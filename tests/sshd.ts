@@ -15,7 +15,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { connect, createServer } from "node:net";
-import { tmpdir, userInfo } from "node:os";
+import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { until } from "./helpers.ts";
 
@@ -116,7 +116,7 @@ export async function startSshd(home?: string, options: SshdOptions = {}): Promi
   const wrapper = join(dir, "login");
   writeFileSync(wrapper, loginScript(dir, there, options));
   chmodSync(wrapper, 0o755);
-  const user = userInfo().username;
+  const user = userName();
   // sshd as root wants its directory for a process without rights.
   if (process.geteuid?.() === 0) mkdirSync("/run/sshd", { recursive: true, mode: 0o755 });
 
@@ -150,6 +150,9 @@ export async function startSshd(home?: string, options: SshdOptions = {}): Promi
   }
 }
 
+/** By the password file, as sshd looks it up; Bun's userInfo() believes $USER. */
+const userName = () => Bun.spawnSync(["id", "-un"]).stdout.toString().trim();
+
 function keygen(path: string): void {
   const { exitCode, stderr } = Bun.spawnSync([
     "ssh-keygen",
@@ -170,7 +173,7 @@ function keygen(path: string): void {
 function loginScript(dir: string, home: string, { shell = "/bin/sh", path, without, env = {} }: SshdOptions): string {
   const usual = "/usr/local/bin:/usr/bin:/bin";
   const values: Record<string, string> = {
-    ...{ HOME: home, SHELL: shell, LOGNAME: userInfo().username, USER: userInfo().username, LANG: "C.UTF-8" },
+    ...{ HOME: home, SHELL: shell, LOGNAME: userName(), USER: userName(), LANG: "C.UTF-8" },
     ...{ PATH: path ?? (without ? pathWithout(dir, usual, without) : usual), ...env },
   };
   const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
