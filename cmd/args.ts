@@ -19,7 +19,9 @@ export type ValueKind =
   | "workspaces"
   | "released-workspaces"
   | "prunable"
-  | "mover-jobs";
+  | "mover-jobs"
+  | "jobs"
+  | "clusters";
 
 interface Base {
   description: string;

@@ -8,8 +8,8 @@ import { EfError, reasonOf } from "../lib/base/errors.ts";
  * Synchronous, so that what a caller evals is whole before the process ends. A pipe that is full answers EAGAIN where
  * somebody made it non-blocking; then wait a little. A reader that has gone (`ef status | head`) is no error.
  */
-function writeAll(fd: number, text: string): boolean {
-  const bytes = Buffer.from(text);
+function writeAll(fd: number, text: string | Uint8Array): boolean {
+  const bytes = typeof text === "string" ? Buffer.from(text) : text;
   for (let at = 0; at < bytes.length; ) {
     try {
       at += writeSync(fd, bytes, at);
@@ -24,14 +24,14 @@ function writeAll(fd: number, text: string): boolean {
 }
 
 /**
- * For programs: the one write to stdout that a command makes.
+ * For programs: the one write to stdout that a command makes. Those that hand on what another program prints make several, of bytes.
  *
  * @returns false if nobody reads it any more
  * @throws {EfError} IO if it cannot be written (a full disk)
  */
-export function emit(text: string): boolean {
+export function emit(text: string | Uint8Array): boolean {
   try {
-    return text === "" || writeAll(1, text);
+    return text.length === 0 || writeAll(1, text);
   } catch (error) {
     throw new EfError("IO", `Cannot write to stdout: ${reasonOf(error)}`, { cause: error });
   }
@@ -140,6 +140,22 @@ function readIgnored(): bigint {
   }
 }
 
+/**
+ * Hear Ctrl-C instead of stopping for it.
+ *
+ * @returns the end of it: from then on it stops us again
+ */
+export function onInterrupt(listener: () => void): () => void {
+  stopSignal();
+  if (ignoredSignals().includes("SIGINT")) return () => {};
+  process.off("SIGINT", abort);
+  process.on("SIGINT", listener);
+  return () => {
+    process.off("SIGINT", listener);
+    process.on("SIGINT", abort);
+  };
+}
+
 /** What a running command gets handed on: these, and those of the terminal where the terminal did not send them to it. */
 const forwarded = ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGQUIT"] as const;
 
@@ -167,6 +183,15 @@ export function forwardSignals(send: (name: NodeJS.Signals) => void): () => void
     for (const [name, listener] of listeners) process.off(name, listener);
     if (controller) for (const name of names) if (!ignored.includes(name)) process.on(name, abort);
   };
+}
+
+/** What another program prints on its stderr, as it is. */
+export function passOn(bytes: Uint8Array): void {
+  try {
+    writeAll(2, bytes);
+  } catch {
+    // there is nobody to tell
+  }
 }
 
 /** Do not end at a signal that would end us. */

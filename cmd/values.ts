@@ -68,6 +68,8 @@ const sources: Record<Exclude<ValueKind, "file" | "dir">, (commands: Commands) =
   },
   images: async () => Object.keys(table(table(config().apptainer).images)),
   "mover-jobs": async () => (await import("../lib/datamover-jobs.ts")).moverJobs().map(({ id }) => id),
+  jobs: async () => (await import("../lib/jobs/record.ts")).readRecords().map(({ id }) => id),
+  clusters: async () => ["local", ...Object.keys(table(table(config().ef).clusters))],
   commands: async (commands) => namesOf(commands).map((name) => name.replaceAll(" ", ".")),
 };
 

@@ -18,6 +18,8 @@ export interface AnalysisRequest {
   /** Directory of the environment whose packages are pinned; absolute. Its editable projects are packed as code. */
   venv?: string | undefined;
   cwd: string;
+  /** What it will be called with: checked where the code says for sure what it takes. */
+  arguments?: { args: readonly unknown[]; kwargs: Readonly<Record<string, unknown>> };
 }
 
 /** A file of the package. */

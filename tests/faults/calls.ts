@@ -1,7 +1,6 @@
 /** The compiled ef with one file-system call that fails: fail-call.c. */
-import { existsSync, mkdtempSync, readFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { existsSync, mkdirSync, readFileSync, renameSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { efArgv, type Home, have, type Ran, run } from "../helpers.ts";
 
 /** What a call can get instead of being done; see fail-call.c. */
@@ -16,11 +15,20 @@ const program = compile();
 export const canFail =
   program !== undefined && Bun.spawnSync([program, "/nonexistent", "--", "true"], { stderr: "ignore" }).exitCode === 0;
 
+/** Once for each state of its source. */
 function compile(): string | undefined {
   if (!have("gcc")) return undefined;
-  const path = join(mkdtempSync(join(tmpdir(), "ef-fail-call-")), "fail-call");
-  const { exitCode } = Bun.spawnSync(["gcc", "-O1", "-o", path, resolve(import.meta.dir, "fail-call.c")]);
-  return exitCode === 0 ? path : undefined;
+  const source = resolve(import.meta.dir, "fail-call.c");
+  const path = resolve(
+    import.meta.dir,
+    `../../node_modules/.cache/fail-call-${Bun.hash(readFileSync(source)).toString(16)}`,
+  );
+  if (existsSync(path)) return path;
+  const made = `${path}.${process.pid}`;
+  mkdirSync(dirname(path), { recursive: true });
+  if (Bun.spawnSync(["gcc", "-O1", "-o", made, source]).exitCode !== 0) return undefined;
+  renameSync(made, path);
+  return path;
 }
 
 export interface Faulty extends Ran {

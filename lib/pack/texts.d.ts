@@ -1,0 +1,11 @@
+/** Files that are imported as what they hold: `import text from "./run.py" with { type: "text" }`. */
+declare module "*.py" {
+  const text: string;
+  export default text;
+}
+
+/** Files that are imported as their path. */
+declare module "*.wasm" {
+  const path: string;
+  export default path;
+}
