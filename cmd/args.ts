@@ -81,6 +81,8 @@ export interface Output {
   json: Record<string, unknown>;
   text: string;
   code?: number;
+  /** The process goes on: what runs in it now ends it. */
+  stays?: true;
 }
 
 export interface CommandSpec<A extends Args = Args> {

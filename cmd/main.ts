@@ -6,7 +6,8 @@ import { allArgs, type Command, defaultOf } from "./args.ts";
 import { Cancelled, emit, leave, paint, Stopped, say } from "./process.ts";
 import { commands } from "./table.ts";
 
-async function main(argv: readonly string[]): Promise<number> {
+/** @returns the exit code; undefined if the process goes on */
+async function main(argv: readonly string[]): Promise<number | undefined> {
   if (process.env.EF_TRACE || process.env.EF_LOG) traceTo((await import("./trace.ts")).sink());
   const { names, rest, help, version } = find(takeConfig(await withSeparator(argv)));
   if (version) {
@@ -21,6 +22,10 @@ async function main(argv: readonly string[]): Promise<number> {
 
 /** With the `--` before what is another program's, which these commands do not ask for. */
 async function withSeparator(argv: readonly string[]): Promise<readonly string[]> {
+  if (argv.includes("run")) {
+    const words = (await import("./run-words.ts")).beforeScript(argv);
+    if (words !== argv) return words;
+  }
   if (argv.includes("dm")) return (await import("./dm-words.ts")).beforeTool(argv, commands);
   if (argv.includes("--job")) return (await import("./stage-words.ts")).beforeSbatch(argv);
   return argv;
@@ -52,13 +57,14 @@ function find(argv: readonly string[]) {
   return { names, rest: words.slice(names.split(" ").length), help, version };
 }
 
-async function runOne(spec: Command, rawArgs: readonly string[]): Promise<number> {
+async function runOne(spec: Command, rawArgs: readonly string[]): Promise<number | undefined> {
   const own = rawArgs.includes("--") ? rawArgs.slice(0, rawArgs.indexOf("--")) : rawArgs;
   const json = own.includes("--json") && !spec.plain;
   try {
     const { args, rest, input } =
       rawArgs.length > 0 ? await (await import("./parse.ts")).parse(spec, rawArgs) : bare(spec);
     const output = await spec.run({ args: args as never, rest, input, commands });
+    if (output.stays) return undefined;
     const ok = (output.code ?? Exit.ok) === Exit.ok;
     emit(
       json ? document({ ok, command: spec.name.replaceAll(" ", "-"), ...ownKeys(spec), ...output.json }) : output.text,
@@ -112,7 +118,8 @@ function tellError({ message, hint }: EfError): void {
 }
 
 try {
-  leave(await main(process.argv.slice(2)));
+  const code = await main(process.argv.slice(2));
+  if (code !== undefined) leave(code);
 } catch (error) {
   const known = asEfError(error);
   tellError(known);

@@ -38,6 +38,7 @@ export const commands: Commands = {
   "ws extend": () => import("./ws-extend.ts"),
   "ws release": () => import("./ws-release.ts"),
   "ws restore": () => import("./ws-restore.ts"),
+  run: () => import("./run.ts"),
   pack: () => import("./pack.ts"),
   submit: () => import("./submit.ts"),
   "jobs list": () => import("./jobs-list.ts"),
@@ -67,7 +68,7 @@ export const groups: Record<string, readonly string[]> = {
   "Stage data": ["sync", "push", "exec", "status", "verify", "migrate"],
   "Python environments": ["venv", "apptainer"],
   "On Slurm": ["stage", "dm", "ws"],
-  "Code that travels": ["pack", "submit", "jobs"],
+  "Code that travels": ["run", "pack", "submit", "jobs"],
   "Set up": ["init", "config", "shell-init", "completions", "doctor"],
   "For programs": ["schema"],
 };

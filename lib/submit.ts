@@ -97,7 +97,7 @@ export async function submit(
     ...{ state: "submitted", reason: null, exit_code: null },
   };
   const script = jobScript({
-    ...{ dir: record.dir, package: there, python, args: metadata.arguments.args.map(String) },
+    ...{ dir: record.dir, package: there, python },
     ...{ modules: definition.modules ?? [], env: definition.env ?? {} },
   });
   await makeDirectory(at, record.dir);

@@ -21,8 +21,6 @@ export interface JobScript {
   modules: readonly string[];
   /** Of the cluster's definition. */
   env: Readonly<Record<string, string>>;
-  /** Of a script; functions have theirs in the package. */
-  args: readonly string[];
 }
 
 /**
@@ -96,7 +94,7 @@ function withPython(python: JobPython, job: JobScript, result: string): string[]
         "finish $code",
       ];
     case "ef":
-      return ["phase running", `${shellLine([...python.ef, "run", job.package, ...job.args])} </dev/null`, "finish $?"];
+      return ["phase running", `${shellLine([...python.ef, "run", "--into", `${job.dir}/work`, job.package])} </dev/null`, "finish $?"];
   }
 }
 

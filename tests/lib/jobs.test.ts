@@ -40,7 +40,7 @@ async function started(at: Home, shell: string, command: string, more: { env?: R
   const python = join(at.dir, "bin/fake-python");
   writeFileSync(python, `#!/bin/sh\n${command}\n`);
   chmodSync(python, 0o755);
-  const job = { dir, package: "/p.zip", python: { from: "python", python }, modules: [], env: {}, args: [] } as const;
+  const job = { dir, package: "/p.zip", python: { from: "python", python }, modules: [], env: {} } as const;
   writeFileSync(join(dir, "job.sh"), jobScript({ ...job, ...more }));
   const { code, stdout, stderr } = await sh(at, shell, startScript, [dir]);
   expect([code, stdout, stderr]).toEqual([0, "", ""]);
