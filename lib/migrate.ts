@@ -15,6 +15,7 @@ import { type Env, present, realPath } from "./base/paths.ts";
 import { span } from "./base/trace.ts";
 import type { Config } from "./config/schema.ts";
 import { configPath, loadConfig, readRaw } from "./config/store.ts";
+import { onPath } from "./drivers/programs.ts";
 import { sidesOf } from "./engine/builtin.ts";
 import { builtinOptions, type TransferFlags, withFlags } from "./engine/copying.ts";
 import type { Comparison } from "./engine/engine.ts";
@@ -298,7 +299,7 @@ async function moveAll(job: Job, move: Move, first: Comparison): Promise<Done> {
   checkEmpty(move, isOurJournal(job, move)); // it may not be empty any more
   try {
     const journal = beginMove(files, move, to, readJournal(files));
-    const hasSync = Bun.which("sync") !== null;
+    const hasSync = (await onPath("sync", process.env)).length > 0;
     const withXattrs = { ...builtinOptions(withFlags(job.config, flagsOf(options))), xattrs: true, durable: !hasSync };
     const context = {
       sides: first.sides,

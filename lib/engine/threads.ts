@@ -48,8 +48,10 @@ export function warm(workers: number | "auto" = "auto"): void {
 }
 
 /** Where the code of a thread is: in the executable its place is counted from the root of the sources. */
-const url = () =>
-  new URL(import.meta.url.includes("/$bunfs/") ? "./lib/engine/thread.ts" : "./thread.ts", import.meta.url);
+function url(): URL {
+  const built = import.meta.url.endsWith(".js") ? "./thread.js" : "./thread.ts"; // all of the built library is one directory
+  return new URL(import.meta.url.includes("/$bunfs/") ? "./lib/engine/thread.ts" : built, import.meta.url);
+}
 
 async function start(): Promise<Worker> {
   const { Worker } = await import("node:worker_threads");

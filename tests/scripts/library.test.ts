@@ -1,0 +1,188 @@
+/** The built library: one script, the same in Bun, Node 20, Node 22 and Deno; nothing printed, nothing ended. */
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import {
+  chmodSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { join, relative, resolve } from "node:path";
+import { Home } from "../helpers.ts";
+import { Library, runIn, runtimes, withoutTypes } from "../runtimes.ts";
+import { Workspaces } from "../workspaces.ts";
+
+/** Deno has to compile the library before it runs it, in milliseconds. */
+setDefaultTimeout(120_000);
+
+const fakes = resolve(import.meta.dir, "../fakes/dt");
+const source = withoutTypes(await Bun.file(join(import.meta.dir, "library/script.ts")).text());
+let library: Library;
+beforeAll(async () => {
+  library = await Library.packed();
+});
+afterAll(() => library[Symbol.dispose]());
+
+/** More rows than one thread looks at and copies alone. */
+const manyFiles = 3500;
+
+/** A user with what can go wrong in a tree: links, hard links, holes, modes, times, names that are no text. */
+function user(): Home {
+  const at = new Home({
+    "hf/sub/purged": "p",
+    "hf/sub/changed": "c",
+    "hf/sub/conflict": "x",
+    "hf/-dash 'quote\n": "q",
+  });
+  const hf = join(at.home, "hf");
+  for (let i = 0; i < manyFiles; i++) {
+    const dir = join(hf, `many/${i % 20}`);
+    if (i < 20) mkdirSync(dir, { recursive: true });
+    writeFileSync(join(dir, `${i}`), `${i}`);
+  }
+  writeFileSync(Buffer.concat([Buffer.from(`${hf}/caf`), Buffer.from([0xe9])]), "latin1");
+  writeFileSync(join(hf, "large"), Buffer.alloc(9 << 20, "abc"));
+  linkSync(join(hf, "large"), join(hf, "hard link"));
+  symlinkSync("sub/changed", join(hf, "link"));
+  symlinkSync("nowhere", join(hf, "broken"));
+  chmodSync(join(hf, "sub/purged"), 0o755);
+  utimesSync(join(hf, "sub/changed"), 1_600_000_000, 1_600_000_000.123);
+  at.write("env/pyvenv.cfg", "home = /usr/bin\nversion = 3.11.2\n");
+  symlinkSync("/usr/bin/python3", join(at.home, "env", "python3"));
+  mkdirSync(join(at.home, "env/bin"));
+  symlinkSync("/usr/bin/python3", join(at.home, "env/bin/python"));
+  writeFileSync(join(at.home, "env/bin/tool"), `#!${at.home}/env/bin/python\nprint("tool")\n`, { mode: 0o755 });
+  at.configure({ HF_HOME: "hf" }, { ef: { venv_store: "~/store" } });
+  new Workspaces(at, { user: "anna" });
+  Object.assign(at.env, { FAKES: fakes, DT_STATE: join(at.dir, "dt"), REPORT: join(at.dir, "report.json") });
+  library.installIn(at.home);
+  at.write("script.js", source);
+  return at;
+}
+
+/** All below a directory: what it is, and what is in it; times in milliseconds, as far as every runtime keeps them. */
+function treeOf(dir: string): Record<string, unknown> {
+  const tree: Record<string, unknown> = {};
+  const walk = (at: Buffer) => {
+    for (const name of readdirSync(at, { encoding: "buffer" }).sort(Buffer.compare)) {
+      const path = Buffer.concat([at, Buffer.from("/"), name]);
+      const stat = lstatSync(path);
+      const key = relative(dir, path.toString("latin1"));
+      if (stat.isDirectory()) walk(path);
+      tree[key] = stat.isSymbolicLink()
+        ? readlinkSync(path)
+        : [stat.mode, stat.isFile() ? [stat.nlink, Bun.hash(readFileSync(path)).toString()] : []];
+    }
+  };
+  walk(Buffer.from(dir));
+  return tree;
+}
+
+/** Without what differs between two runs of one program. */
+function comparable(report: unknown, at: Home): unknown {
+  const text = JSON.stringify(report, (key, value) => {
+    if (/seconds$|^ms$|_at$|At$|^pid$|^remaining|^created|^expires|^sha256$|[aA]geS$|^lastSync/.test(key))
+      return typeof value;
+    return typeof value === "string" ? value.replaceAll(at.dir, "DIR") : value;
+  });
+  return JSON.parse(text);
+}
+
+interface Seen {
+  report: Record<string, unknown>;
+  scratch: Record<string, unknown>;
+  moved: Record<string, unknown>;
+  stdout: string;
+  stderr: string;
+  code: number;
+  /** Processes of the script that are left, by their command lines. */
+  left: string[];
+}
+
+const seen = new Map<string, Promise<Seen>>();
+
+/** Run the script in a runtime, once. */
+async function runOf(name: string): Promise<Seen> {
+  const known = seen.get(name);
+  if (known) return known;
+  const started = (async () => {
+    const runtime = runtimes.find((one) => one.name === name);
+    if (!runtime) throw new Error(name);
+    using at = user();
+    const { stdout, stderr, code } = await runIn(runtime, join(at.home, "script.js"), at);
+    const text = at.exists(join(at.dir, "report.json")) ? at.read(join(at.dir, "report.json")) : "{}";
+    const scratch = treeOf(at.cache("HF_HOME"));
+    return {
+      ...{ report: comparable(JSON.parse(text), at) as Seen["report"], scratch, stdout, stderr, code },
+      moved: treeOf(join(at.home, "project/hf")),
+      left: processesIn(at.dir),
+    };
+  })();
+  seen.set(name, started);
+  return started;
+}
+
+function processesIn(dir: string): string[] {
+  return readdirSync("/proc")
+    .filter((pid) => /^\d+$/.test(pid))
+    .flatMap((pid) => {
+      try {
+        const line = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
+        return line.includes(dir) ? [line] : [];
+      } catch {
+        return []; // it has ended
+      }
+    });
+}
+
+test("the package holds what it needs, and nothing else", async () => {
+  const top = new Set(library.files.map((file) => file.replace(/\/.*/, "/")));
+  expect([...top].sort()).toEqual(["LICENSE", "README.md", "ef.d.ts", "lib/", "mod.d.ts", "mod.js", "package.json"]);
+  const manifest = await Bun.file(join(library.path, "package.json")).json();
+  expect(manifest.dependencies).toBeUndefined();
+  for (const file of library.files.filter((name) => name.endsWith(".js"))) {
+    const text = await Bun.file(join(library.path, file)).text();
+    const imports = new Bun.Transpiler({ loader: "js" }).scanImports(text).map(({ path }) => path);
+    for (const path of imports) expect(path).toMatch(/^(?:\.\/|node:|bun:ffi$)/);
+  }
+});
+
+describe.each(runtimes)("in $name", ({ name, isHere }) => {
+  test.skipIf(!isHere)("the script does in it what it does in Bun", async () => {
+    const here = await runOf(name);
+    expect(here.stderr).toBe("");
+    expect(here.stdout).toBe("");
+    expect(here.code).toBe(0);
+    expect(here.left).toEqual([]);
+    const bun = await runOf("bun");
+    for (const step of Object.keys(bun.report)) expect([step, here.report[step]]).toEqual([step, bun.report[step]]);
+    expect(Object.keys(here.report)).toEqual(Object.keys(bun.report));
+    expect(here.scratch).toEqual(bun.scratch);
+    expect(here.moved).toEqual(bun.moved);
+  });
+});
+
+test("the script does what it says", async () => {
+  const { report, scratch } = await runOf("bun");
+  expect(report).toMatchObject({
+    sync: { errors: [], types: ["copying", "progress", "result"] },
+    fresh: [{ status: "fresh" }],
+    verify: { vars: [{ status: "same" }], errors: [] },
+    push: { errors: [], vars: [{ status: "pushed" }] },
+    unknown: { error: true, code: "UNKNOWN_VAR", exit: 2 },
+    stopped: { error: false, message: "enough" },
+    lock: { kind: "flock", second: "LOCK_TIMEOUT", third: "flock" },
+    execute: 7,
+    executed: "seen\n",
+    killed: 137,
+    moved: { copied: 0, killed: true },
+    migrate: { status: "migrated", deletedOld: true, errors: [] },
+    settings: 7,
+  });
+  expect(Object.keys(scratch).length).toBeGreaterThan(manyFiles);
+});
