@@ -75,7 +75,33 @@ export type { Description as SavedDescription } from "./lib/envs/store.ts";
 export { CannotStart, type ExecuteOptions, execute } from "./lib/exec.ts";
 export { type Fixed, type FixupEvent, type FixupOptions, type FixupResult, fixup } from "./lib/fixup.ts";
 export type { BestCopy } from "./lib/images/whole.ts";
+export type { JobEvent, SubmitEvent } from "./lib/jobs/events.ts";
+export type { JobPhase, JobRecord } from "./lib/jobs/record.ts";
+export type { JobResult, RemoteError } from "./lib/jobs/results.ts";
+export {
+  type JobOptions,
+  jobCancel,
+  jobLogs,
+  jobResult,
+  jobState,
+  jobs,
+  jobWait,
+  type WaitOptions,
+} from "./lib/jobs.ts";
 export { type MigrateEvent, type MigrateOptions, type MigrateResult, type MovePlan, migrate } from "./lib/migrate.ts";
+export type { PackageDependencies, PackageInfo, PackageMetadata, PackageWarning } from "./lib/pack/package.ts";
+export {
+  cleanPackages,
+  createExecutionContext,
+  type ExecutionContext,
+  inspectPackage,
+  type PackageFunctionOptions,
+  type PackageScriptOptions,
+  packageFunction,
+  packageFunctionForExecution,
+  packageScript,
+  unpackPackage,
+} from "./lib/pack.ts";
 export {
   type OnConflict,
   onConflicts,
@@ -90,6 +116,7 @@ export { type ShellInitOptions, shellInit } from "./lib/shell-init.ts";
 export { type StagedCopy, type StageEvent, type StageOptions, type StageResult, stage } from "./lib/stage.ts";
 export { type StageJobOptions, stageJob } from "./lib/stage-job.ts";
 export { type Status, type StatusOptions, status, type VarState, type VarStatus } from "./lib/status.ts";
+export { type Resources, type SubmitOptions, submit } from "./lib/submit.ts";
 export { type SyncEvent, type SyncOptions, type SyncResult, type SyncStep, sync } from "./lib/sync.ts";
 export { type RemovedCopy, type UnstageOptions, type UnstageResult, unstage } from "./lib/unstage.ts";
 export { type Removed, type Use, type UseLocalOptions, useLocal } from "./lib/use-local.ts";

@@ -7,7 +7,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { EfError } from "../base/errors.ts";
-import { lastLines, run } from "../base/exec.ts";
+import { lastLines, type RunOptions, type RunResult, run } from "../base/exec.ts";
 import type { Env } from "../base/paths.ts";
 import { quote } from "../base/shell.ts";
 import { noSlurm } from "./slurm.ts";
@@ -27,7 +27,15 @@ export interface Submission {
   /** Handed to the job as a whole. @default process.env, without the variables of a job that this process is part of */
   env?: Env;
   signal?: AbortSignal | undefined;
+  /** @default here */
+  runner?: Runner | undefined;
 }
+
+/** Runs one of Slurm's programs, where they are: here, or on a login node. */
+export type Runner = (
+  argv: readonly string[],
+  options: Pick<RunOptions, "accept" | "signal" | "input">,
+) => Promise<RunResult>;
 
 /** The command line that submits; the script comes on its stdin. */
 export function sbatchArgv({ options = [], name, output, cwd }: Submission): string[] {
@@ -71,6 +79,7 @@ export async function submit(job: Submission): Promise<string> {
     env: job.env ?? outsideJob(process.env),
     signal: job.signal,
     input: Buffer.from(script),
+    runner: job.runner,
   });
   const id = parseJobId(stdout);
   if (id !== undefined) return id;
@@ -184,8 +193,11 @@ function stateOf({ word, reason, code, nodes, end }: Fields): JobState {
 }
 
 export interface AskOptions {
+  /** Of a runner that is here. */
   env?: Env;
   signal?: AbortSignal | undefined;
+  /** @default here */
+  runner?: Runner | undefined;
 }
 
 /**
@@ -299,11 +311,12 @@ export function moverPartition(all: readonly Partition[]): string | undefined {
 /** Run one of Slurm's programs. */
 async function slurm(
   argv: readonly string[],
-  { env, signal, input, accept }: AskOptions & { input?: Uint8Array; accept?: "any" },
+  { env, signal, input, accept, runner }: AskOptions & { input?: Uint8Array; accept?: "any" },
 ) {
   const any = Array.from({ length: 256 }, (_, code) => code);
   try {
-    return await run(argv, { signal, input, ...(env && { env }), ...(accept && { accept: any }) });
+    const options = { signal, input, ...(accept && { accept: any }) };
+    return await (runner ? runner(argv, options) : run(argv, { ...options, ...(env && { env }) }));
   } catch (error) {
     if (error instanceof EfError && error.code === "TOOL_MISSING") throw noSlurm(error);
     throw error;

@@ -54,7 +54,7 @@ export class Gathering {
     const path = resolve(base, wanted.path);
     if (wanted.path === "" || this.#isOutside(path, file, lineno, wanted.path)) return;
     const stat = statSync(path, { throwIfNoEntry: false });
-    if (stat?.isDirectory()) this.#addTree(path, file, lineno);
+    if (stat?.isDirectory()) this.#addTree(path, file, lineno, () => true);
     else if (stat?.isFile()) this.add(path, path.endsWith(".py") ? "code" : "data");
     else if (wanted.mustExist)
       this.warn(file, lineno, `there is no ${this.shown(path)}: it must be there when it runs`);
@@ -137,19 +137,18 @@ export class Gathering {
 
 /** As Python's glob: `*` stays within a name and passes over hidden ones, `**` goes down. */
 function matcher(pattern: string): (path: string) => boolean {
-  const source = pattern.split("/").map((part) =>
-    part === "**"
-      ? "(?:[^/]+/)*"
-      : part
-          .replace(/[.+^${}()|\\]/g, "\\$&")
-          .replace(/^\*/, "(?!\\.)*")
-          .replaceAll("*", "[^/]*")
-          .replaceAll("?", "[^/]")
-          .replaceAll("[!", "[^"),
-  );
-  const text = source.join("/").replaceAll("(?:[^/]+/)*/", "(?:[^/]+/)*");
+  const parts = pattern.split("/").map((part, i, all) => {
+    const isLast = i === all.length - 1;
+    if (part === "**") return isLast ? ".*" : "(?:[^/]+/)*";
+    const text = part
+      .replace(/[.+^${}()|\\]/g, "\\$&")
+      .replaceAll("[!", "[^")
+      .replaceAll("?", "[^/]")
+      .replaceAll("*", "[^/]*");
+    return `${/^[*?]/.test(part) ? "(?!\\.)" : ""}${text}${isLast ? "" : "/"}`;
+  });
   try {
-    const compiled = new RegExp(`^${text}$`);
+    const compiled = new RegExp(`^${parts.join("")}$`);
     return (path) => compiled.test(path);
   } catch {
     return () => false;
