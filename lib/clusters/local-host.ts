@@ -23,7 +23,7 @@ export class LocalHost implements Host {
   run(argv: readonly string[], options: HostRunOptions = {}): Promise<RunResult> {
     const { signal, ...rest } = options;
     const signals = [signal, this.options.signal].filter((each) => each !== undefined);
-    return run(argv.some(isRawName) ? encodedArgv(argv) : argv, {
+    return run(argv.some((arg) => isRawName(arg) || arg.includes("\0")) ? encodedArgv(argv) : argv, {
       ...rest,
       cwd: this.home,
       env: this.options.env,
