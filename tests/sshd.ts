@@ -120,6 +120,9 @@ export async function startSshd(home?: string, options: SshdOptions = {}): Promi
   // sshd as root wants its directory for a process without rights.
   if (process.geteuid?.() === 0) mkdirSync("/run/sshd", { recursive: true, mode: 0o755 });
 
+  // The rc files of whoever runs the tests would run before the wrapper does.
+  mkdirSync(join(dir, "no-home"));
+
   for (let tries = 1; ; tries++) {
     const port = await freePort();
     const conf = join(dir, "sshd_config");
@@ -133,7 +136,14 @@ export async function startSshd(home?: string, options: SshdOptions = {}): Promi
           "PermitRootLogin prohibit-password",
         ],
         ...["PasswordAuthentication no", "KbdInteractiveAuthentication no", "UsePAM no", "PrintMotd no"],
-        ...[`ForceCommand '${wrapper}'`, "MaxStartups 100", "MaxSessions 100", "UseDNS no", "LogLevel VERBOSE"],
+        ...[
+          `SetEnv HOME=${join(dir, "no-home")}`,
+          `ForceCommand '${wrapper}'`,
+          "MaxStartups 100",
+          "MaxSessions 100",
+          "UseDNS no",
+          "LogLevel VERBOSE",
+        ],
         ...(options.config ?? []),
         "",
       ].join("\n"),
