@@ -51,6 +51,7 @@ skopeo               |skopeo             |images from a registry and from archiv
 /usr/sbin/munged     |munge              |every test on Slurm
 ssh                  |openssh-client     |every test over ssh
 /usr/sbin/sshd       |openssh-server     |every test over ssh
+busybox              |busybox            |files of clusters whose programs are small
 END
 }
 
