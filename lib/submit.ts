@@ -6,7 +6,7 @@ import type { Host } from "./clusters/host.ts";
 import { openHost } from "./clusters/open.ts";
 import type { ClusterConfig, Config } from "./config/schema.ts";
 import { type Runner, submit as sbatch, sbatchArgv } from "./drivers/slurm-jobs.ts";
-import { makeDirectory, pythonFor, type Surroundings, ship, writeThere } from "./jobs/environment.ts";
+import { makeJobDirectory, pythonFor, type Surroundings, ship, writeThere } from "./jobs/environment.ts";
 import type { SubmitEvent } from "./jobs/events.ts";
 import { clusterOf, prepare } from "./jobs/place.ts";
 import { type JobRecord, newId, writeRecord } from "./jobs/record.ts";
@@ -100,7 +100,7 @@ export async function submit(
     ...{ dir: record.dir, package: there, python },
     ...{ modules: definition.modules ?? [], env: definition.env ?? {} },
   });
-  await makeDirectory(at, record.dir);
+  await makeJobDirectory(at, record.dir);
   await writeThere(at, `${record.dir}/job.sh`, script);
   writeRecord(env, record); // before it starts: whatever happens then, it is known
   const started: JobRecord =

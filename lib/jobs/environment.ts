@@ -133,7 +133,12 @@ export async function writeThere({ host, signal }: Surroundings, path: string, t
   await host.sh(script, [path], { input: Buffer.from(text), signal });
 }
 
-export async function makeDirectory({ host, signal }: Surroundings, path: string): Promise<void> {
+/** The directory of a job: what it prints is its owner's alone, whoever opens these files first. */
+export async function makeJobDirectory({ host, signal }: Surroundings, path: string): Promise<void> {
+  await host.sh('umask 077; mkdir -p -- "$1" && cd -- "$1" && : >stdout && : >stderr', [path], { signal });
+}
+
+async function makeDirectory({ host, signal }: Surroundings, path: string): Promise<void> {
   await host.sh('umask 077; mkdir -p -- "$1"', [path], { signal });
 }
 

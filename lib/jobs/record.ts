@@ -44,8 +44,10 @@ const Record = v.object({
   exit_code: v.nullable(v.pipe(v.number(), v.integer())),
 });
 
+export type StoredJob = v.InferOutput<typeof Record>;
+
 /** A job, as far as it was known when somebody looked last. */
-export interface JobRecord extends Omit<v.InferOutput<typeof Record>, "definition"> {
+export interface JobRecord extends Omit<StoredJob, "definition"> {
   definition: ClusterConfig;
 }
 

@@ -94,7 +94,11 @@ function withPython(python: JobPython, job: JobScript, result: string): string[]
         "finish $code",
       ];
     case "ef":
-      return ["phase running", `${shellLine([...python.ef, "run", "--into", `${job.dir}/work`, job.package])} </dev/null`, "finish $?"];
+      return [
+        "phase running",
+        `${shellLine([...python.ef, "run", "--into", `${job.dir}/work`, job.package])} </dev/null`,
+        "finish $?",
+      ];
   }
 }
 
@@ -130,7 +134,8 @@ done`;
  * `$1`: the directory of a job, `$2` where output goes. Starts \`job.sh\` so that it outlives this connection, in a session of its
  * own where setsid(1) is.
  */
-export const startScript = `cd -- "$1" || exit 1
+export const startScript = `umask 077
+cd -- "$1" || exit 1
 if command -v setsid >/dev/null 2>&1; then
   setsid sh ./job.sh >stdout 2>stderr </dev/null &
 else
