@@ -42,8 +42,17 @@ export { EfError, type ErrorCode } from "./lib/base/errors.ts";
 export { type Dialect, dialects, exportText } from "./lib/base/shell.ts";
 export { type TraceEvent, traceTo } from "./lib/base/trace.ts";
 export { CacheWorkspace, type CacheWorkspaceOptions } from "./lib/cache-workspace.ts";
+export {
+  ClusterFilesystem,
+  type ClusterFilesystemOptions,
+  type DiskUsage,
+  type FileInfo,
+  type SearchOptions,
+} from "./lib/cluster-filesystem.ts";
+export type { CopyOptions, Host, HostRunOptions } from "./lib/clusters/host.ts";
+export { type OpenOptions, openHost } from "./lib/clusters/open.ts";
 export { type Preset, presets } from "./lib/config/presets.ts";
-export type { Config, RawConfig } from "./lib/config/schema.ts";
+export type { ClusterConfig, Config, RawConfig } from "./lib/config/schema.ts";
 export { checkConfig, configPath, loadConfig } from "./lib/config/store.ts";
 export {
   Datamover,

@@ -3,10 +3,10 @@
  * something can disturb it. A large file that was interrupted is kept under a hidden name and continued, if its beginning has the right sum.
  */
 import { createHash, type Hash } from "node:crypto";
-import { constants, createReadStream, promises } from "node:fs";
+import { constants, createReadStream, ftruncateSync, promises, writeSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { EfError, reasonOf, writeError } from "../base/errors.ts";
-import { lastLines, type RunResult } from "../base/exec.ts";
+import type { RunResult } from "../base/exec.ts";
 import { removeIfThere, tempBeside } from "../base/files.ts";
 import type { CopyOptions } from "./host.ts";
 import type { SshHost, Streamed } from "./ssh-host.ts";
@@ -47,7 +47,8 @@ cat >>"$temp" || { drop; exit 1; }
 [ "$(($(wc -c <"$temp")))" = "$size" ] || { echo "$(wc -c <"$temp") of $size bytes arrived" >&2; drop; exit 5; }
 there=$(hash <"$temp")
 [ -z "$there" ] || [ "$there" = "$sum" ] || { echo "its sum differs from that of the file here" >&2; drop; exit 5; }
-chmod "$mode" "$temp" && mv -f -- "$temp" "$to" || { drop; exit 1; }`;
+chmod "$mode" "$temp" && mv -f -- "$temp" "$to" || { drop; exit 1; }
+[ -z "$part" ] || rm -f -- "$part"`;
 
 /** `$1`: the file; `$2`, `$3`: size and sum of what is here already. Prints size, sum and from where on it sends, and then that. */
 const sendScript = `${common}f=$1
@@ -124,7 +125,7 @@ export async function receiveFile(host: SshHost, from: string, to: string, optio
       : await promises.stat(temp).then(
           ({ size }) => size,
           () => 0,
-        ); // prettier-ignore
+        );
     if (size >= worthKeeping) await promises.rename(temp, part).catch(() => removeIfThere(temp));
     else removeIfThere(temp);
     throw writeError(what, to, error);
@@ -142,7 +143,6 @@ async function receiveInto(
   what: string,
   receive: (write: (piece: Buffer) => void) => Promise<RunResult>,
 ): Promise<void> {
-  const { writeSync, ftruncateSync } = await import("node:fs");
   const flags = constants.O_WRONLY | constants.O_CREAT | (begun.size > 0 ? 0 : constants.O_EXCL) | constants.O_NOFOLLOW;
   const handle = await promises.open(temp, flags, 0o600);
   let head = Buffer.alloc(0);
@@ -185,7 +185,7 @@ function refused(what: string, path: string | undefined, code: number, stderr: s
   const why = words.replace(/^(?:\S*sh|ef): (?:(?:line )?\d+: )?/, "").replace(/^(?:cat|mv|chmod): /, "");
   if (code === 5) return new EfError("TRANSFER_PARTIAL", `${what}: ${why}`, { hint: changed, path });
   const isFull = /no space left|quota exceeded/i.test(stderr);
-  return new EfError(isFull ? "NO_SPACE" : "IO", `${what}: ${why || "no reason was given"}${lastLines("")}`, {
+  return new EfError(isFull ? "NO_SPACE" : "IO", `${what}: ${why || "no reason was given"}`, {
     hint: isFull ? "make room there, then run it again" : undefined,
     path,
   });

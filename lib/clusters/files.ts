@@ -4,7 +4,7 @@ import { EfError } from "../base/errors.ts";
 /** Programs' words are read: they must be English. */
 const head = "LC_ALL=C; export LC_ALL\n";
 
-/** Is `$1` there? Ends with 3 and the words of stat if not. It prints the kind of what a link leads to. */
+/** Is `$1` there? Ends with 3 and the words of stat if not, as for a link that leads nowhere. */
 const mustBe = `stat -L -c %f -- "$1" >/dev/null || exit 3\n`;
 
 /** Set `at` to a name of the directory `$1` that is short in each line; one that cannot be entered may still be listed. */
@@ -14,15 +14,16 @@ const enter = `if [ -d "$1" ] && cd -- "$1" 2>/dev/null; then at=.; else at=$1; 
 export const listScript = `${head}${mustBe}[ -d "$1" ] || { echo "stat: it is: Not a directory" >&2; exit 3; }
 ${enter}find -H "$at" -maxdepth 1 -print0`;
 
-/** Regular files, and links to such. */
-const isFile = `\\( -type f -print0 -o -type l -exec sh -c 'for f do [ -f "$f" ] && printf "%s\\0" "$f"; done' sh {} + \\)`;
+/** Regular files and links to such, called `$2`. Not in brackets: there the find of busybox forgets the last call of `-exec … +`. */
+const named = `-name "$2" -type f -print0 -o \\
+  -name "$2" -type l -exec sh -c 'for f do [ -f "$f" ] && printf "%s\\0" "$f"; done' sh {} +`;
 
 /** Files below `$1` whose names match `$2`: first the directory as it is named in the others. */
 export const findScript = `${head}${mustBe}${enter}printf '%s\\0' "$at"
-find -H "$at" -name "$2" ${isFile}`;
+find -H "$at" ${named}`;
 
 /** How many that are. */
-export const countScript = `${head}${mustBe}${enter}find -H "$at" -name "$2" ${isFile} | tr -dc '\\000' | wc -c`;
+export const countScript = `${head}${mustBe}${enter}find -H "$at" ${named} | tr -dc '\\000' | wc -c`;
 
 /** Bytes, allocated bytes and number of the regular files below `$1`; a file with several names has bytes once. */
 export const usageScript = `${head}${mustBe}${enter}find -H "$at" -type f -exec stat -L -c '%d:%i %h %s %b %B' -- {} + | awk '

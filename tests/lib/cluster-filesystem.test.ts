@@ -5,7 +5,7 @@ import { EfError } from "../../lib/base/errors.ts";
 import { ClusterFilesystem } from "../../lib/cluster-filesystem.ts";
 import { forFind, isSimple, matches, pattern } from "../../lib/clusters/fnmatch.ts";
 import { nameBytes, nameText, sortNames } from "../../lib/clusters/names.ts";
-import { Home, have } from "../helpers.ts";
+import { Home, have, haveOtherUser, run } from "../helpers.ts";
 import { haveSshd, type Sshd, startSshd } from "../sshd.ts";
 
 setDefaultTimeout(60_000);
@@ -73,9 +73,14 @@ afterAll(async () => {
 });
 
 /** Both kinds of hosts, on the same tree. */
-const kinds = ["local", ...(haveSshd ? ["ssh"] : [])] as const;
+const kinds = ["local", ...(haveSshd ? ["ssh"] : []), ...(have("busybox") ? ["busybox"] : [])];
 const filesBy = (kind: string): ClusterFilesystem => {
-  const env = { ...at.env, EF_TREE: tree };
+  const env: Record<string, string | undefined> = { ...at.env, EF_TREE: tree };
+  if (kind === "busybox") {
+    env.PATH = join(at.dir, "busybox");
+    mkdirSync(env.PATH, { recursive: true });
+    Bun.spawnSync(["busybox", "--install", "-s", env.PATH]);
+  }
   const cluster = kind === "ssh" && sshd ? sshd.cluster : { type: "local" as const };
   const files = new ClusterFilesystem(cluster, { env, workDir: "~/tree" });
   opened.push(files);
@@ -178,7 +183,7 @@ describe.each(kinds)("ClusterFilesystem, %s", (kind) => {
   });
 
   test("variables of the cluster", async () => {
-    if (kind === "local") expect(await files.ls("$EF_TREE/empty")).toEqual([]);
+    if (kind !== "ssh") expect(await files.ls("$EF_TREE/empty")).toEqual([]);
     const { code, message } = await failure(files.ls("$EF_NO_SUCH/x"));
     expect(code).toBe("UNSET_VARIABLE");
     expect(message).toContain("EF_NO_SUCH");
@@ -254,21 +259,79 @@ print(json.dumps([sorted(set(glob.glob(p, root_dir=sys.argv[1], recursive=True))
     );
   });
 
-  test("glob: a link to a directory above itself is matched, and not entered for ever", async () => {
-    mkdirSync(join(tree, "loops/in"), { recursive: true });
-    symlinkSync("..", join(tree, "loops/in/up"));
-    try {
-      expect(await files.glob("**", "loops")).toEqual(["in", "in/up"]);
-      expect(await files.find("*", "loops")).toEqual([]);
-    } finally {
-      rmSync(join(tree, "loops"), { recursive: true });
-    }
-  });
+  // The find of busybox goes round as often as Python does.
+  test.skipIf(kind === "busybox")(
+    "glob: a link to a directory above itself is matched, and not entered for ever",
+    async () => {
+      mkdirSync(join(tree, "loops/in"), { recursive: true });
+      symlinkSync("..", join(tree, "loops/in/up"));
+      try {
+        expect(await files.glob("**", "loops")).toEqual(["in", "in/up"]);
+        expect(await files.find("*", "loops")).toEqual([]);
+      } finally {
+        rmSync(join(tree, "loops"), { recursive: true });
+      }
+    },
+  );
 
   test("a name with a NUL, or half a character, is refused", async () => {
     for (const name of ["a\0b", "a\ud800"]) expect((await failure(files.exists(name))).code).toBe("USAGE");
   });
 });
+
+test.skipIf(process.geteuid?.() === 0 && !haveOtherUser)(
+  "what cannot be read is an error, unless it is to be left out",
+  async () => {
+    await using there = new Home();
+    const base = join(there.dir, "files");
+    for (const dir of ["open", "closed/in"]) mkdirSync(join(base, dir), { recursive: true });
+    writeFileSync(join(base, "open/x"), "12");
+    writeFileSync(join(base, "closed/in/y"), "345");
+    chmodSync(join(base, "closed"), 0);
+    chmodSync(there.dir, 0o755);
+    const script = join(base, "open/look.ts");
+    writeFileSync(
+      script,
+      `import { ClusterFilesystem } from ${JSON.stringify(join(import.meta.dir, "../../lib/cluster-filesystem.ts"))};
+const files = new ClusterFilesystem({ type: "local" }, { workDir: ${JSON.stringify(base)}, env: { ...process.env, HOME: "/" } });
+const calls = {
+  find: () => files.find("[xy]"),
+  left: () => files.find("[xy]", ".", { skipUnreadable: true }),
+  count: () => files.countFiles(".", "y"),
+  du: () => files.du("closed"),
+  some: async () => (await files.du(".", { skipUnreadable: true })).fileCount,
+  ls: () => files.ls("closed"),
+  exists: () => files.exists("closed/in/y"),
+  isDir: () => files.isDir("closed"),
+  glob: () => files.glob("*/[xy]"),
+};
+const results = {};
+for (const [name, call] of Object.entries(calls)) results[name] = await call().catch((error) => error.code + " " + error.message);
+console.log(JSON.stringify(results));`,
+    );
+    const user = process.geteuid?.() === 0 ? ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] : [];
+    const { stdout, stderr } = await run([...user, process.execPath, script], { env: at.env, cwd: "/" });
+    chmodSync(join(base, "closed"), 0o700);
+    expect(stderr).toBe("");
+    const closed = (verb: string, path: string) =>
+      expect.stringMatching(new RegExp(`^IO Cannot ${verb} ${path} on this machine: .*[Pp]ermission denied$`));
+    expect(JSON.parse(stdout)).toEqual({
+      ...{
+        find: closed("search", base),
+        left: ["open/x"],
+        count: closed("count the files in", base),
+        du: closed("measure", `${base}/closed`),
+      },
+      ...{
+        some: 2,
+        ls: closed("list", `${base}/closed`),
+        exists: closed("look at", `${base}/closed/in/y`),
+        isDir: true,
+        glob: ["open/x"],
+      },
+    });
+  },
+);
 
 test("names: every string of bytes comes back", () => {
   const all = Buffer.from(Array.from({ length: 256 }, (_, i) => i).filter((i) => i > 0));
