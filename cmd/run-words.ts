@@ -12,6 +12,7 @@ export function beforeScript(argv: readonly string[]): readonly string[] {
 
 function skipOptions(argv: readonly string[], at: number): number {
   let i = at;
-  for (let word = argv[i]; word?.startsWith("-") && word !== "--"; word = argv[i]) i += valued.includes(word) ? 2 : 1;
+  for (let word = argv[i]; word?.startsWith("-") && word !== "--" && word !== "-"; word = argv[i])
+    i += valued.includes(word) ? 2 : 1;
   return i;
 }

@@ -1,16 +1,22 @@
-import { chmodSync, mkdtempSync, realpathSync, rmSync, statSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { EfError, Exit, errnoOf, reasonOf } from "../lib/base/errors.ts";
-import { describeScriptError } from "../lib/run.ts";
+import { pathToFileURL } from "node:url";
+import { EfError, Exit } from "../lib/base/errors.ts";
+import { quote } from "../lib/base/shell.ts";
+import { mayRequire, runnable, type ScriptModules } from "../lib/run.ts";
+import { describeScriptError } from "../lib/run-error.ts";
 import { command, type Output } from "./args.ts";
 import { leave, say } from "./process.ts";
 
 /** What a script can import, wherever it is. */
-const modules: Record<string, () => Promise<object>> = {
+const modules: ScriptModules = {
   ef: () => import("../mod.ts"),
-  zx: () => import("zx"),
-  "zx/globals": () => import("zx/globals"),
+  zx: () => withShell(import("zx")),
+  "zx/globals": async () => {
+    await withShell(import("zx"));
+    return import("zx/globals");
+  },
   valibot: () => import("valibot"),
   consola: () => import("consola"),
   citty: () => import("citty"),
@@ -23,6 +29,7 @@ export default command({
   plain: true,
   examples: [
     ["ef run stage.ts --fast", "all after the script's name is the script's"],
+    ["ef run - <<'END'", "the script stands in the job script"],
     ["#!/usr/bin/env -S ef run", "the first line of a script that runs by itself"],
     ["ef run --types .", "write what an editor needs to know"],
   ],
@@ -44,51 +51,112 @@ export default command({
     const [script, ...words] = rest;
     if (script === undefined)
       throw new EfError("USAGE", "ef run: there is no script to run", { hint: "write: ef run SCRIPT.ts ARGS" });
-    const path = fileOf(script);
-    if (path.endsWith(".zip")) return runPackage(path, words, args.into);
-    return runScript(path, words);
+    if (script === "-") {
+      const text = await Bun.stdin.text();
+      return runScript({ path: join(process.cwd(), "[stdin].ts"), name: "-", text }, words);
+    }
+    const what = runnable(script);
+    return what.kind === "package" ? runPackage(what.path, words, args.into) : runScript(what, words);
   },
 });
 
-/** @throws {EfError} USAGE */
-function fileOf(script: string): string {
-  const path = resolve(script);
-  try {
-    if (statSync(path).isFile()) return realpathSync(path);
-  } catch (cause) {
-    const why = errnoOf(cause) === "ENOENT" ? "there is no such file" : reasonOf(cause);
-    throw new EfError("USAGE", `Cannot run ${script}: ${why}`, { path, cause });
-  }
-  throw new EfError("USAGE", `Cannot run ${script}: it is no regular file`, { path });
+interface Script {
+  /** Absolute: what it imports is looked for from there. */
+  path: string;
+  /** What `process.argv` calls it. @default its path */
+  name?: string;
+  /** Where it is in no file. */
+  text?: string;
+  /** How it is read, where its name does not say so. */
+  loader?: "ts" | undefined;
 }
 
 /** It goes on for as long as it has something to do, and ends as it likes: this process is the script's from here on. */
-async function runScript(path: string, words: readonly string[]): Promise<Output> {
-  Bun.plugin({
-    name: "what ef brings",
-    setup(build) {
-      for (const [name, load] of Object.entries(modules))
-        build.module(name, async () => ({ exports: (await load()) as Record<string, unknown>, loader: "object" }));
-    },
-  });
+async function runScript({ path, name = path, text, loader }: Script, words: readonly string[]): Promise<Output> {
   Bun.unsafe.setJITPolicy(1); // hot code is compiled as usual (scripts/build.ts)
-  process.argv.splice(0, process.argv.length, process.execPath, path, ...words);
+  process.argv.splice(0, process.argv.length, process.execPath, name, ...words); // before zx reads it
   (Bun as { main: string }).main = path; // import.meta.main
   const failed = (error: unknown): never => {
-    const { text, isBroken } = describeScriptError(error, path, Object.keys(modules));
-    say(text);
-    return leave(isBroken ? Exit.usage : Exit.failed);
+    if (process.env.EF_LOG === "debug") say(`${(error as Error)?.stack ?? error}\n`);
+    const told = describeScriptError(error, { path, text, provided: Object.keys(modules) });
+    say(told.text);
+    return leave(told.isBroken ? Exit.usage : Exit.failed);
   };
-  for (const event of ["uncaughtException", "unhandledRejection"] as const)
-    process.on(event, (error: unknown) => {
-      if (process.listenerCount(event) === 1) failed(error); // else the script hears of it itself
-    });
+  hearErrors(failed);
+  await provide(text === undefined && mayRequire(path));
+  if (text !== undefined) provideText(path, text);
   try {
-    await import(path);
+    await import(pathToFileURL(path).href, loader && { with: { type: loader } });
   } catch (error) {
     failed(error);
   }
   return { json: {}, text: "", stays: true };
+}
+
+/** Make the modules importable, by the script and all that it imports; each is loaded when it is first asked for. */
+async function provide(atOnce: boolean): Promise<void> {
+  const loaded = new Map<string, Record<string, unknown>>();
+  const load = async (name: string) => {
+    const exports = { ...(await modules[name]?.()) };
+    loaded.set(name, exports);
+    return exports;
+  };
+  if (atOnce)
+    await Promise.all(
+      Object.keys(modules)
+        .filter((name) => name !== "zx/globals")
+        .map(load),
+    );
+  await Bun.plugin({
+    name: "what ef brings",
+    setup(build) {
+      for (const name of Object.keys(modules))
+        build.module(name, () => {
+          const exports = loaded.get(name);
+          if (exports) return { exports, loader: "object" };
+          return load(name).then((exports) => ({ exports, loader: "object" })) as never;
+        });
+    },
+  });
+}
+
+/** Make a text importable as if it were in a file. */
+function provideText(path: string, text: string): void {
+  const filter = /\[stdin\]\.ts$/;
+  Bun.plugin({
+    name: "stdin",
+    setup(build) {
+      build.onResolve({ filter }, () => ({ path, namespace: "file" }));
+      build.onLoad({ filter }, () => ({ contents: text, loader: "ts" }));
+    },
+  });
+}
+
+/** zx runs commands by bash. Where there is none, by sh: with words quoted as any POSIX shell reads them. */
+async function withShell(loading: Promise<typeof import("zx")>): Promise<object> {
+  const zx = await loading;
+  const sh = zx.$.shell ? null : Bun.which("sh");
+  if (sh) Object.assign(zx.$, { shell: sh, prefix: "set -eu;", postfix: "", quote: posixWord });
+  return zx;
+}
+
+/** As zx does, a word that needs no quotes has none. */
+const posixWord = (text: string): string => (/^[\w./:=@-]+$/.test(text) ? text : quote("bash", text));
+
+/**
+ * What nobody catches ends the script, and is told as ef tells errors; a script that listens to it hears it instead.
+ * As in Node, a promise that nobody waits for counts as an exception where only those are listened to.
+ */
+function hearErrors(failed: (error: unknown) => never): void {
+  process.on("uncaughtException", (error) => {
+    if (process.listenerCount("uncaughtException") === 1) failed(error);
+  });
+  process.on("unhandledRejection", (error) => {
+    if (process.listenerCount("unhandledRejection") > 1) return;
+    if (process.listenerCount("uncaughtException") > 1)
+      process.emit("uncaughtException", error as Error, "unhandledRejection");
+    else failed(error);
+  });
 }
 
 /** A package that `ef pack FILE.ts` made: unpacked, and run among its data. */
@@ -112,5 +180,5 @@ async function runPackage(archive: string, words: readonly string[], into: strin
     });
   Object.assign(process.env, environment);
   process.chdir(join(dir, work));
-  return runScript(join(dir, info.file), words.length > 0 ? words : given.args.map(String));
+  return runScript({ path: join(dir, info.file) }, words.length > 0 ? words : given.args.map(String));
 }

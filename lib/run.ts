@@ -1,130 +1,66 @@
-/** What goes wrong in a user's script, told by its own files and lines: nothing of ef's inside. */
-import { readFileSync } from "node:fs";
-import { EfError } from "./base/errors.ts";
+/** What `ef run` is given, and what its import brings in. The texts of what goes wrong in it: run-error.ts. */
+import { closeSync, existsSync, openSync, readFileSync, readSync, realpathSync, statSync } from "node:fs";
+import { dirname, extname, join, resolve } from "node:path";
+import { EfError, errnoOf, reasonOf } from "./base/errors.ts";
 
-/** What `ef run` says of an error. */
-export interface ScriptError {
-  /** Lines, each with its newline. */
-  text: string;
-  /** It did not even begin: it does not parse, or imports what is not there. */
-  isBroken: boolean;
-}
+/** What a script can import without having it, by name. */
+export type ScriptModules = Readonly<Record<string, () => Promise<object>>>;
 
-interface Place {
-  file: string;
-  line: number;
-  column: number;
-}
+/** A file that `ef run` can run. */
+export type Runnable =
+  /** `loader`: how its text is read; undefined: as its name says. */
+  | { kind: "script"; path: string; loader: "ts" | undefined }
+  /** An archive of `ef pack`. */
+  | { kind: "package"; path: string };
 
-/** Of the runtime's bundler and resolver. */
-interface RuntimeMessage {
-  name?: string;
-  message: string;
-  position?: (Place & { lineText: string }) | null;
-  specifier?: string;
-  referrer?: string;
-  errors?: RuntimeMessage[];
-}
-
-/** How many frames of a stack are shown. */
-const mostFrames = 8;
+/** Their text is what they say; any other file is read as TypeScript. */
+const endings = [".ts", ".mts", ".cts", ".tsx", ".js", ".mjs", ".cjs", ".jsx"];
 
 /**
- * An error that a script threw, or that kept it from beginning.
+ * What kind of file it is, by what is in it.
  *
- * @param script its path, absolute
- * @param provided what scripts can import without having it
+ * @returns with its real path: what it imports is looked for beside the file itself, not beside a link to it
+ * @throws {EfError} USAGE if it cannot be read, or is neither a script nor a package
  */
-export function describeScriptError(error: unknown, script: string, provided: readonly string[]): ScriptError {
-  const first = ((error as RuntimeMessage | undefined)?.errors?.[0] ?? error) as RuntimeMessage;
-  const kind = (first as object | undefined)?.constructor?.name;
-  if (kind === "BuildMessage" || first?.position) {
-    const { position, message } = first;
-    return { isBroken: true, text: `error: ${message}\n${position ? shown(position, position.lineText) : ""}` };
-  }
-  if (kind === "ResolveMessage" || /^Cannot find (?:package|module) /.test(String(first?.message)))
-    return unresolved(first, script, provided);
-  const [, name, module] = /^Export named '(.*)' not found in module '(.*)'\.?$/.exec(String(first?.message)) ?? [];
-  if (name !== undefined) return missingExport(name, module ?? "", script);
-  if (error instanceof EfError) {
-    const hint = error.hint ? `  ${error.hint}\n` : "";
-    return { isBroken: false, text: `error: ${error.message}\n${hint}${frames(error)}` };
-  }
-  if (error instanceof Error) {
-    const cause =
-      error.cause === undefined ? "" : `caused by: ${describeScriptError(error.cause, script, provided).text}`;
-    return { isBroken: false, text: `${error.name}: ${error.message}\n${frames(error)}${cause}` };
-  }
-  return { isBroken: false, text: `error: the script threw ${text(error)}\n` };
-}
-
-const text = (value: unknown): string => {
+export function runnable(named: string): Runnable {
+  const cannot = (why: string, hint?: string, cause?: unknown) =>
+    new EfError("USAGE", `Cannot run ${named}: ${why}`, { hint, path: resolve(named), cause });
+  let path: string;
+  let start: Buffer;
   try {
-    return typeof value === "string" ? value : (JSON.stringify(value) ?? String(value));
-  } catch {
-    return String(value);
+    if (statSync(named).isDirectory()) throw cannot("it is a directory", "name the script in it");
+    path = realpathSync(named);
+    start = startOf(path);
+  } catch (error) {
+    if (error instanceof EfError) throw error;
+    const isGone = errnoOf(error) === "ENOENT";
+    throw cannot(isGone ? "there is no such file" : reasonOf(error), undefined, error);
   }
-};
-
-function unresolved(
-  { message, specifier, referrer }: RuntimeMessage,
-  script: string,
-  provided: readonly string[],
-): ScriptError {
-  const wanted = specifier ?? /'(.+?)'/.exec(message)?.[1] ?? "";
-  const from = referrer ?? / from '?(.+?)'?$/.exec(message)?.[1] ?? script;
-  const place = find(from, (line) => /\b(?:import|from|require)\b/.test(line) && line.includes(wanted));
-  const hint = /^[./]/.test(wanted)
-    ? "  there is no such file: paths are relative to the file that imports\n"
-    : `  ef brings ${provided.join(", ")}; other packages must be in a node_modules beside the script\n`;
-  return {
-    isBroken: true,
-    text: `error: Cannot import ${JSON.stringify(wanted)}\n${place ?? `    at ${from}\n`}${hint}`,
-  };
+  if (start.subarray(0, 4).toString("latin1") === "PK\x03\x04") return { kind: "package", path };
+  if (start.includes(0)) throw cannot("it is no text", "ef run takes TypeScript, JavaScript and packages of ef pack");
+  if (/[?\\]/.test(path))
+    throw cannot(`the runtime cannot import ${JSON.stringify(path)}`, "rename it, without ? and \\ in the path");
+  return { kind: "script", path, loader: endings.includes(extname(path)) ? undefined : "ts" };
 }
 
-function missingExport(name: string, module: string, script: string): ScriptError {
-  const pattern = new RegExp(`\\b${name.replaceAll(/[^\w$]/g, "\\$&")}\\b`);
-  const place = find(script, (line) => pattern.test(line) && /import|export|\bfrom\b|^\s*\w+,?/.test(line));
-  return { isBroken: true, text: `error: ${module} has no ${JSON.stringify(name)} to import\n${place ?? ""}` };
-}
-
-/** The first line of a file that is meant. */
-function find(file: string, isMeant: (line: string) => boolean): string | undefined {
-  const lines = linesOf(file);
-  const at = lines.findIndex(isMeant);
-  const line = lines[at];
-  return line === undefined ? undefined : shown({ file, line: at + 1, column: line.search(/\S/) + 1 }, line);
-}
-
-/** `    at FILE:LINE:COLUMN`, and the line with a mark. */
-function shown({ file, line, column }: Place, source: string | undefined): string {
-  const code =
-    source === undefined || source.length > 300
-      ? ""
-      : `    ${source.replaceAll("\t", " ")}\n    ${" ".repeat(Math.max(0, column - 1))}^\n`;
-  return `${code}    at ${file}:${line}:${column}\n`;
-}
-
-/** The frames of a stack that are in files of the user. */
-function frames(error: Error): string {
-  const places = String(error.stack ?? "")
-    .split("\n")
-    .flatMap((line) => {
-      const [, place, file = "", row, column] = /^\s+at (?:(.*?) \()?(\/.*?):(\d+):(\d+)\)?$/.exec(line) ?? [];
-      const isOurs = file.startsWith("/$bunfs/") || file.includes("/node_modules/");
-      return file === "" || isOurs ? [] : [{ name: place, file, line: Number(row), column: Number(column) }];
-    });
-  const [first, ...others] = places;
-  if (!first) return "";
-  const rest = others.slice(0, mostFrames).map(({ file, line, column }) => `    at ${file}:${line}:${column}\n`);
-  return shown(first, linesOf(first.file)[first.line - 1]) + rest.join("");
-}
-
-function linesOf(file: string): string[] {
+function startOf(path: string): Buffer {
+  const fd = openSync(path, "r");
   try {
-    return readFileSync(file, "utf8").split("\n");
-  } catch {
-    return [];
+    const bytes = Buffer.alloc(4096);
+    return bytes.subarray(0, readSync(fd, bytes));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Might `require("zx")` be called, by the script or by a package that it has? That must give the module at once, so they
+ * have to be loaded before, which takes longer than the start of the program.
+ */
+export function mayRequire(path: string): boolean {
+  if (/\brequire\b/.test(readFileSync(path, "utf8"))) return true;
+  for (let dir = dirname(path); ; dir = dirname(dir)) {
+    if (existsSync(join(dir, "node_modules"))) return true;
+    if (dir === dirname(dir)) return false;
   }
 }

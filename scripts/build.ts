@@ -79,7 +79,7 @@ async function compile(entry: string, target: Target, runtime: string, outfile: 
       // The program runs in users' project directories: nothing it finds there may change what it does.
       autoloadBunfig: false,
       autoloadDotenv: false,
-      autoloadPackageJson: false,
+      autoloadPackageJson: true,
       autoloadTsconfig: false,
     },
   });
