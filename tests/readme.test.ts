@@ -89,6 +89,10 @@ test.each(scripts)("README, $language: $title", async ({ language, code }) => {
     if (!haveUv || !haveApptainer) return console.warn("not here: uv, apptainer");
     await imageUser(at, code);
   }
+  if (code.includes("ef submit")) {
+    at.write("analysis.py", "def main(scale):\n    return {'sum': 6 * scale}\n");
+    await at.ef(["config", "set", "ef.clusters", JSON.stringify({ local: { type: "local", python: "/usr/bin/python3" } })]);
+  }
   if (code.includes("ef ws")) new Workspaces(at, { user: "anna" });
   if (code.includes("ef dm") || code.includes("ef stage")) {
     if (!haveSlurm) return console.warn("not here: Slurm");
@@ -101,6 +105,7 @@ test.each(scripts)("README, $language: $title", async ({ language, code }) => {
     ? await submitted(at, file)
     : await run(argv, { cwd: at.home, env: { ...at.env, USER: "jdoe" } });
   expect(ran.stderr.replaceAll(/^INFO: .*$/gm, "")).not.toMatch(/error|not found|Undefined|unknown/i);
+  if (code.includes("ef submit")) expect(ran.stdout).toContain('{"sum": 60}\n');
   if (code.includes("python train.py")) expect(ran.stdout).toContain("python train.py with m w");
   expect(ran.code).toBe(0);
 });
