@@ -17,6 +17,7 @@ import { describeIncongruence, incongruences } from "./config/congruency.ts";
 import { type Config, type RawConfig, unknownKeys } from "./config/schema.ts";
 import { checkConfig, configPath, readRaw } from "./config/store.ts";
 import { checkApptainer, checkBuilds } from "./doctor-apptainer.ts";
+import { checkClusters } from "./doctor-clusters.ts";
 import { checkDatamover } from "./doctor-datamover.ts";
 import { checkWorkspaces } from "./doctor-workspace.ts";
 import { describeMount, isInMemory, type Mount, mountOf, mounts, nodeLocalLockOption } from "./drivers/filesystem.ts";
@@ -94,6 +95,7 @@ const checks: Record<string, Record<string, Work>> = {
     ),
     apptainer: (facts, signal) => checkApptainer(toolContext(facts, signal)), // in its place among the tools
     slurm: (facts, signal) => checkSlurm(toolContext(facts, signal)),
+    clusters: (facts, signal) => checkClusters(toolContext(facts, signal)),
     workspaces: ({ raw, ...facts }, signal) =>
       checkWorkspaces({ ...toolContext(facts, signal), written: raw?.scratch_base }),
     "data mover": (facts, signal) => checkDatamover(toolContext(facts, signal)),

@@ -48,7 +48,7 @@ export const tools: Record<string, Tool> = {
     programs: ["ssh"],
     versionArg: "-V",
     neededFor: "ef deploy, ef submit",
-    isUsed: ({ ef }) => Object.keys(ef?.clusters ?? {}).length > 0,
+    isUsed: ({ ef }) => Object.values(ef?.clusters ?? {}).some(({ host }) => host !== undefined),
   },
 };
 

@@ -3,6 +3,7 @@ import { chmodSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "n
 import { join, resolve } from "node:path";
 import type { Check } from "../../lib/doctor.ts";
 import { Home, have, isBinary, type RunOptions, until } from "../helpers.ts";
+import { haveSshd, startSshd } from "../sshd.ts";
 
 /** A home with one variable whose source is there. */
 function healthy(more: object = {}): Home {
@@ -279,7 +280,7 @@ describe("programs", () => {
     const plain = await doctor(at, { env });
     expect(plain.check("apptainer")).toMatchObject({ state: "ok", found: "not found (needed for ef apptainer)" });
     expect(plain.check("ssh")?.state).toBe("ok");
-    at.configure({ HF_HOME: "hf" }, { apptainer: { sif_store: "~/sif" }, ef: { clusters: { euler: {} } } });
+    at.configure({ HF_HOME: "hf" }, { apptainer: { sif_store: "~/sif" }, ef: { clusters: { euler: { host: "no-such-host.invalid" } } } });
     const used = await doctor(at, { env });
     expect(used.check("apptainer")).toMatchObject({ state: "warn" });
     expect(used.check("apptainer")?.fix).toContain("try: module load apptainer (or: module avail apptainer");
@@ -371,5 +372,28 @@ describe("shell", () => {
     expect(find("open files")).toMatchObject({ state: "warn", found: "at most 512" });
     expect(find("address space")?.state).toBe("warn");
     expect(find("address space")?.found).toStartWith("limited to 39G");
+  });
+});
+
+describe.skipIf(!haveSshd)("clusters", () => {
+  test("each host answers, or why not, without a question", async () => {
+    await using sshd = await startSshd();
+    const odd = { ...sshd.cluster, port: 1 };
+    const clusters = { here: { type: "local" }, near: sshd.cluster, odd };
+    using at = healthy({ ef: { clusters } });
+    const { check, code } = await doctor(at);
+    expect(check("clusters")?.state).toBe("warn");
+    expect(check("clusters")?.found).toMatch(/^near answers \(\d+\.\d s\); odd: Cannot reach .*Connection refused/);
+    expect(check("clusters")?.fix).toContain("ef.clusters.odd.port");
+    expect(check("ssh")?.state).toBe("ok");
+    expect(code).toBe(0);
+    expect(sshd.logins()).toBe(1);
+  });
+
+  test("nothing is asked where no cluster has a host", async () => {
+    using at = healthy({ ef: { clusters: { here: { type: "local" } } } });
+    const { check } = await doctor(at, { env: { PATH: pathWith(at, ["sh"]) } });
+    expect(check("clusters")).toBeUndefined();
+    expect(check("ssh")?.state).toBe("ok"); // not there, and not needed
   });
 });

@@ -8,6 +8,7 @@ test("the names of the library", () => {
   expect(Object.keys(ef).sort()).toEqual([
     "CacheWorkspace",
     "CannotStart",
+    "ClusterFilesystem",
     "Datamover",
     "EfError",
     "Workspace",
@@ -44,6 +45,7 @@ test("the names of the library", () => {
     "moverJobState",
     "moverJobs",
     "onConflicts",
+    "openHost",
     "packageFunction",
     "packageFunctionForExecution",
     "packageScript",
