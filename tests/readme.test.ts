@@ -91,7 +91,12 @@ test.each(scripts)("README, $language: $title", async ({ language, code }) => {
   }
   if (code.includes("ef submit")) {
     at.write("analysis.py", "def main(scale):\n    return {'sum': 6 * scale}\n");
-    await at.ef(["config", "set", "ef.clusters", JSON.stringify({ local: { type: "local", python: "/usr/bin/python3" } })]);
+    await at.ef([
+      "config",
+      "set",
+      "ef.clusters",
+      JSON.stringify({ local: { type: "local", python: "/usr/bin/python3" } }),
+    ]);
   }
   if (code.includes("ef ws")) new Workspaces(at, { user: "anna" });
   if (code.includes("ef dm") || code.includes("ef stage")) {
@@ -141,6 +146,18 @@ test("README: the script runs", async () => {
   expect(stderr).toBe("");
   expect(stdout).toBe(`${at.cache("HF_HOME")}\n`);
   expect(code).toBe(0);
+});
+
+test("README: the files of a cluster", async () => {
+  const [, block] = blocks.filter(({ language }) => language === "ts");
+  using at = user();
+  at.configure({}, { ef: { clusters: { euler: { type: "local" } } } });
+  at.write("runs/a/b/metrics.json", "{}");
+  mkdirSync(join(at.home, "node_modules"));
+  symlinkSync(repo, join(at.home, "node_modules/ef"));
+  const file = at.write("script.ts", `${block?.code}\nconsole.log(totalGb * 2 ** 30, fileCount);\n`);
+  const { stdout, stderr } = await run([process.execPath, file], { env: at.env });
+  expect([stdout, stderr]).toEqual(["a/b/metrics.json 2\n2 1\n", ""]);
 });
 
 test("README: the table of commands is that of the program", async () => {
