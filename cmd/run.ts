@@ -13,10 +13,7 @@ import { leave, say } from "./process.ts";
 const modules: ScriptModules = {
   ef: () => import("../mod.ts"),
   zx: () => withShell(import("zx")),
-  "zx/globals": async () => {
-    await withShell(import("zx"));
-    return import("zx/globals");
-  },
+  "zx/globals": async () => Object.assign(globalThis, await withShell(import("zx"))) && {}, // all that it does
   valibot: () => import("valibot"),
   consola: () => import("consola"),
   citty: () => import("citty"),
@@ -73,6 +70,7 @@ interface Script {
 
 /** It goes on for as long as it has something to do, and ends as it likes: this process is the script's from here on. */
 async function runScript({ path, name = path, text, loader }: Script, words: readonly string[]): Promise<Output> {
+  const isCompiled = Bun.main.startsWith("/$bunfs/");
   Bun.unsafe.setJITPolicy(1); // hot code is compiled as usual (scripts/build.ts)
   process.argv.splice(0, process.argv.length, process.execPath, name, ...words); // before zx reads it
   (Bun as { main: string }).main = path; // import.meta.main
@@ -83,7 +81,8 @@ async function runScript({ path, name = path, text, loader }: Script, words: rea
     return leave(told.isBroken ? Exit.usage : Exit.failed);
   };
   hearErrors(failed);
-  await provide(text === undefined && mayRequire(path));
+  // In the sources these names are what ef itself imports: once they are provided it would ask itself for them.
+  await provide(!isCompiled || (text === undefined && mayRequire(path)));
   if (text !== undefined) provideText(path, text);
   try {
     await import(pathToFileURL(path).href, loader && { with: { type: loader } });
@@ -135,8 +134,15 @@ function provideText(path: string, text: string): void {
 /** zx runs commands by bash. Where there is none, by sh: with words quoted as any POSIX shell reads them. */
 async function withShell(loading: Promise<typeof import("zx")>): Promise<object> {
   const zx = await loading;
-  const sh = zx.$.shell ? null : Bun.which("sh");
-  if (sh) Object.assign(zx.$, { shell: sh, prefix: "set -eu;", postfix: "", quote: posixWord });
+  if (zx.$.quote !== undefined) return zx; // it has found bash
+  const shell = Bun.which("sh");
+  const refuse = (): never => {
+    throw new EfError("TOOL_MISSING", "Cannot run a command by $: there is neither bash nor sh on PATH", {
+      hint: "functions of ef, and Bun.spawn([PROGRAM, …]), need no shell",
+    });
+  };
+  const bySh = { shell, prefix: "set -eu;", quote: posixWord };
+  Object.assign(zx.$, shell ? bySh : { quote: refuse, spawn: refuse });
   return zx;
 }
 

@@ -52,7 +52,10 @@ class Describer {
     const kind = (error as object | undefined | null)?.constructor?.name;
     if (kind === "BuildMessage") return this.#unparsed(error as RuntimeMessage);
     if (kind === "ResolveMessage") return this.#unresolved(error as RuntimeMessage);
-    if (isCommand(error)) return thrown(`error: ${commandText(error)}\n`, this.#frames(error.message));
+    if (isCommand(error)) {
+      const text = error.cause instanceof EfError ? words(error.cause) : `error: ${commandText(error)}\n`;
+      return thrown(text, this.#frames(error.message));
+    }
     if (!(error instanceof Error)) return thrown(`error: the script threw ${shownValue(error)}\n`);
     if (error instanceof SyntaxError && !error.stack?.includes("\n    at ")) {
       const linked = this.#unlinked(error.message);
@@ -61,8 +64,7 @@ class Describer {
     const stack = String(error.stack ?? "");
     const head = `${error.name}: ${error.message}`;
     const frames = this.#frames(stack.startsWith(head) ? stack.slice(head.length) : stack);
-    if (error instanceof EfError)
-      return thrown(`error: ${error.message}\n${error.hint ? `  ${error.hint}\n` : ""}`, frames);
+    if (error instanceof EfError) return thrown(words(error), frames);
     const where = frames || (stack.includes("\n    at ") ? "  it was thrown inside ef: more with EF_LOG=debug\n" : "");
     return this.#withOthers(error, depth, thrown(`${head}\n`, where));
   }
@@ -154,6 +156,9 @@ const frame =
 const here = dirname(fileURLToPath(import.meta.url));
 const ours = ["/$bunfs/", `${here}/`, ...["cmd", "mod.ts", "node_modules"].map((name) => join(here, "..", name))];
 const isOurs = (file: string) => ours.some((start) => file.startsWith(start));
+
+/** As ef tells its own. */
+const words = ({ message, hint }: EfError): string => `error: ${message}\n${hint ? `  ${hint}\n` : ""}`;
 
 const thrown = (text: string, frames = ""): ScriptError => ({ isBroken: false, text: text + frames });
 
