@@ -13,7 +13,8 @@ export interface CopyOptions {
 }
 
 /**
- * One machine. Over ssh all calls share one connection, which is opened with the first one and closed when this is disposed.
+ * One machine. Over ssh all calls share one connection, which is opened with the first one and closed when this is disposed. What runs there
+ * ends when its call is aborted, or ef is gone; only what has a session of its own (setsid) goes on.
  *
  * Paths there are absolute, or relative to the home directory. Arguments arrive byte for byte, whatever is in them and whichever
  * login shell the user has there.
@@ -25,7 +26,7 @@ export interface Host extends AsyncDisposable {
   /**
    * Run a program to its end, in the home directory.
    *
-   * @throws {EfError} TOOL_MISSING, TOOL_FAILED as `run`; UNREACHABLE if there is no connection (ssh ended with 255)
+   * @throws {EfError} TOOL_MISSING, TOOL_FAILED as `run`; UNREACHABLE if there is no connection, or it is lost
    */
   run(argv: readonly string[], options?: HostRunOptions): Promise<RunResult>;
   /**
@@ -35,10 +36,10 @@ export interface Host extends AsyncDisposable {
    */
   sh(script: string, args: readonly string[], options?: HostRunOptions): Promise<RunResult>;
   /**
-   * Copy a file from here to there: under a temporary name beside `to`, compared, then renamed. Resumed if it is large and was
-   * interrupted, where both sides have rsync. The directory of `to` exists.
+   * Copy a file from here to there: under a temporary name beside `to`, compared (size and SHA-256), then renamed. One of 8 MiB or more that
+   * was interrupted goes on where it stopped. The directory of `to` exists. Paths here are relative to the current directory.
    *
-   * @throws {EfError} UNREACHABLE, TRANSFER_PARTIAL, IO
+   * @throws {EfError} UNREACHABLE, TRANSFER_PARTIAL, NO_SPACE, IO
    */
   put(from: string, to: string, options?: CopyOptions): Promise<void>;
   /** Copy a file from there to here, as {@link Host.put}. */

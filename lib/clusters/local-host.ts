@@ -1,6 +1,7 @@
 /** This machine, as a host. */
-import { constants, existsSync, promises } from "node:fs";
+import { createReadStream, createWriteStream, existsSync, promises } from "node:fs";
 import { resolve } from "node:path";
+import { pipeline } from "node:stream/promises";
 import { EfError, writeError } from "../base/errors.ts";
 import { type RunResult, run } from "../base/exec.ts";
 import { removeIfThere, tempBeside } from "../base/files.ts";
@@ -36,32 +37,38 @@ export class LocalHost implements Host {
     return this.run(["/bin/sh", "-c", script, "ef", ...args], options);
   }
 
-  async put(from: string, to: string, { mode = 0o600, signal }: CopyOptions = {}): Promise<void> {
-    const [source, target] = [resolve(this.home, from), resolve(this.home, to)];
-    const what = `Cannot copy ${from} to ${to}`;
-    const temp = tempBeside(target);
-    try {
-      signal?.throwIfAborted();
-      const { size, isFile } = await promises.stat(source).then((stat) => ({ size: stat.size, isFile: stat.isFile() }));
-      if (!isFile) throw new EfError("IO", `${what}: it is no regular file`, { path: source });
-      const there = await promises.lstat(target).catch(() => undefined);
-      if (there && !there.isFile() && !there.isSymbolicLink())
-        throw new EfError("IO", `${what}: there is something else of that name`, { path: target });
-      await promises.copyFile(source, temp, constants.COPYFILE_EXCL);
-      await promises.chmod(temp, mode);
-      const [before, after] = await Promise.all([sumOf(source, size, signal), sumOf(temp, size, signal)]);
-      if (before !== after || (await promises.stat(temp)).size !== size)
-        throw new EfError("TRANSFER_PARTIAL", `${what}: it changed meanwhile`, { path: source });
-      await promises.rename(temp, target);
-    } catch (error) {
-      removeIfThere(temp);
-      throw writeError(what, to, error);
-    }
+  put(from: string, to: string, options: CopyOptions = {}): Promise<void> {
+    return copy(resolve(from), resolve(this.home, to), options);
   }
 
   get(from: string, to: string, options: CopyOptions = {}): Promise<void> {
-    return this.put(from, to, options);
+    return copy(resolve(this.home, from), resolve(to), options);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+/** Nobody else can read the copy before it has its mode. */
+async function copy(from: string, to: string, { mode = 0o600, signal }: CopyOptions): Promise<void> {
+  const what = `Cannot copy ${from} to ${to}`;
+  const temp = tempBeside(to);
+  try {
+    const source = await promises.stat(from);
+    if (!source.isFile()) throw new EfError("IO", `${what}: it is no regular file`, { path: from });
+    const there = await promises.lstat(to).catch(() => undefined);
+    if (there && !there.isFile() && !there.isSymbolicLink())
+      throw new EfError("IO", `${what}: there is something else of that name`, { path: to });
+    const sink = createWriteStream(temp, { flags: "wx", mode: 0o600 });
+    await pipeline(createReadStream(from, { highWaterMark: 1 << 20 }), sink, signal ? { signal } : {});
+    const { size } = await promises.stat(temp);
+    const [before, after] = await Promise.all([sumOf(from, size, signal), sumOf(temp, size, signal)]);
+    if (before !== after || (await promises.stat(from)).size !== size)
+      throw new EfError("TRANSFER_PARTIAL", `${what}: it changed meanwhile`, { path: from });
+    await promises.chmod(temp, mode);
+    await promises.rename(temp, to);
+  } catch (error) {
+    removeIfThere(temp);
+    signal?.throwIfAborted();
+    throw writeError(what, to, error);
+  }
 }

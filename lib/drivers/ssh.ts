@@ -135,7 +135,7 @@ export function controlDir(env: Env): string | undefined {
 }
 
 /** Is there a terminal that ssh can ask on: do we have one, and are we what runs on it now? */
-export function canAsk(): boolean {
+function canAsk(): boolean {
   let stat: string;
   try {
     stat = readFileSync("/proc/self/stat", "utf8");
