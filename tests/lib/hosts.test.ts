@@ -274,6 +274,25 @@ await host.run(["sleep", "4219"]);`,
     expect(existsSync(join(at.dir, "x"))).toBe(false);
   });
 
+  test("a full disk, there and here: said in words, and nothing left on it", async () => {
+    const full = join(at.dir, "full");
+    mkdirSync(full);
+    const mount = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", full], { stderr: "ignore" });
+    if (mount.exitCode !== 0) return; // not root, or not allowed here
+    try {
+      const large = join(at.dir, "2m");
+      writeFileSync(large, randomBytes(2 << 20));
+      for (const copying of [host.put(large, join(full, "x")), host.get(large, join(full, "y"))]) {
+        const { code, message } = await failure(copying);
+        expect(code).toBe("NO_SPACE");
+        expect(message).toMatch(new RegExp(`Cannot copy .*${full}/[xy].*: .*[Nn]o space left`));
+      }
+      await until("an empty disk", () => readdirSync(full).length === 0);
+    } finally {
+      Bun.spawnSync(["umount", full]);
+    }
+  });
+
   test("a large file that was interrupted goes on, if its beginning is right", async () => {
     const content = randomBytes(20 << 20);
     const here = join(at.dir, "large");
