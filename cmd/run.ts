@@ -1,4 +1,4 @@
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -7,7 +7,7 @@ import { quote } from "../lib/base/shell.ts";
 import { mayRequire, runnable, type ScriptModules } from "../lib/run.ts";
 import { describeScriptError } from "../lib/run-error.ts";
 import { command, type Output } from "./args.ts";
-import { leave, say } from "./process.ts";
+import { ignoredSignals, leave, say } from "./process.ts";
 
 /** What a script can import, wherever it is. */
 const modules: ScriptModules = {
@@ -48,6 +48,10 @@ export default command({
     const [script, ...words] = rest;
     if (script === undefined)
       throw new EfError("USAGE", "ef run: there is no script to run", { hint: "write: ef run SCRIPT.ts ARGS" });
+    if (words.some((word) => word.includes("\uFFFD")))
+      throw new EfError("USAGE", "ef run: an argument is not valid UTF-8, and would arrive changed", {
+        hint: "give the script its names on stdin, or in a file",
+      });
     if (script === "-") {
       const text = await Bun.stdin.text();
       return runScript({ path: join(process.cwd(), "[stdin].ts"), name: "-", text }, words);
@@ -168,11 +172,8 @@ function hearErrors(failed: (error: unknown) => never): void {
 /** A package that `ef pack FILE.ts` made: unpacked, and run among its data. */
 async function runPackage(archive: string, words: readonly string[], into: string | undefined): Promise<Output> {
   const { unpackPackage } = await import("../lib/pack.ts");
-  const dir = into === undefined ? mkdtempSync(join(tmpdir(), "ef-package-")) : resolve(into);
-  if (into === undefined) {
-    chmodSync(dir, 0o700);
-    process.on("exit", () => rmSync(dir, { recursive: true, force: true }));
-  }
+  const dir = into === undefined ? mkdtempSync(join(realpathSync(tmpdir()), "ef-package-")) : resolve(into);
+  if (into === undefined) removeAtEnd(dir);
   const {
     kind,
     function_info: info,
@@ -186,5 +187,22 @@ async function runPackage(archive: string, words: readonly string[], into: strin
     });
   Object.assign(process.env, environment);
   process.chdir(join(dir, work));
-  return runScript({ path: join(dir, info.file) }, words.length > 0 ? words : given.args.map(String));
+  const path = realpathSync(join(dir, info.file));
+  return runScript({ path }, words.length > 0 ? words : given.args.map(String));
+}
+
+/** However the script ends; a signal that it does not hear itself still ends it. */
+function removeAtEnd(dir: string): void {
+  const remove = () => rmSync(dir, { recursive: true, force: true });
+  process.on("exit", remove);
+  const ignored: readonly string[] = ignoredSignals();
+  for (const name of ["SIGHUP", "SIGINT", "SIGTERM"] as const) {
+    const end = () => {
+      if (process.listenerCount(name) > 1) return;
+      remove();
+      process.off(name, end);
+      process.kill(process.pid, name);
+    };
+    if (!ignored.includes(name)) process.on(name, end);
+  }
 }

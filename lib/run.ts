@@ -28,7 +28,9 @@ export function runnable(named: string): Runnable {
   let path: string;
   let start: Buffer;
   try {
-    if (statSync(named).isDirectory()) throw cannot("it is a directory", "name the script in it");
+    const stat = statSync(named);
+    if (stat.isDirectory()) throw cannot("it is a directory", "name the script in it");
+    if (!stat.isFile()) throw cannot("it is no regular file", "to read it from stdin: ef run -");
     path = realpathSync(named);
     start = startOf(path);
   } catch (error) {

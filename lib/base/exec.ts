@@ -72,6 +72,12 @@ export const inheritedAt = 4;
 /** The number that the program's stdin has inside the guard, whose own stdin is the pipe that ties it to ef. */
 const inputAt = 5;
 
+/** What a script may have set for all commands of zx, `$.timeout = "1m"`, is for its own. */
+const unset = {
+  ...({ shell: true, sync: false, halt: false, preferLocal: false, verbose: false, prefix: "", postfix: "" } as const),
+  ...({ timeout: undefined, input: undefined, signal: undefined, ac: undefined } as object),
+};
+
 /** How long a program may take to end after SIGTERM, in seconds. */
 const graceS = 10;
 
@@ -141,6 +147,7 @@ async function runNow(argv: readonly string[], options: RunOptions): Promise<Run
     stdio.push("pipe");
   }
   const child = zx({
+    ...unset,
     spawn: ((_: string, __: string[], opts: SpawnOptions) => {
       const started = nodeSpawn(program, rest, { ...opts, shell: false });
       if (hasInput) feed(started.stdio.at(guarded ? inputAt : 0), options, fail);
@@ -152,7 +159,7 @@ async function runNow(argv: readonly string[], options: RunOptions): Promise<Run
     nothrow: true,
     quiet: true,
     stdio,
-    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    cwd: options.cwd ?? process.cwd(),
     env: (options.env ?? process.env) as NodeJS.ProcessEnv,
   })`${argv}`;
   const disarm = killOnAbort(child.pid, signal);

@@ -134,7 +134,7 @@ test("what is no script: exit code 2 and the next step", async () => {
   using at = new Home();
   mkdirSync(join(at.home, "dir"));
   at.write("elf", "\x7fELF\0\0\0");
-  at.write("what?.ts", "1");
+  for (const name of ["what?.ts", "own.ts"]) at.write(name, "1");
   for (const [args, said] of [
     [[], "there is no script to run"],
     [["--types"], "--types"],
@@ -143,7 +143,8 @@ test("what is no script: exit code 2 and the next step", async () => {
     [["elf"], "it is no text"],
     [["what?.ts"], "rename it"],
     [["-x.ts"], "Unknown option"],
-    [["\uFFFD.ts"], "there is no such file"],
+    [["/dev/null"], "ef run -"],
+    [["own.ts", "\uFFFD"], "not valid UTF-8"],
   ] as const) {
     const { stdout, stderr, code } = await at.ef(["run", ...args]);
     expect(stderr).toContain(said);

@@ -1,6 +1,6 @@
 /** Scripts of a user: what they import, what they are given, and how they end. */
 import { expect, test } from "bun:test";
-import { chmodSync, existsSync, mkdirSync, symlinkSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { efArgv, Home, until } from "../helpers.ts";
 
@@ -242,4 +242,45 @@ test("workers run the script's own files", async () => {
      w.postMessage(1);`,
   );
   expect((await at.ef(["run", "s.ts"])).stdout).toBe("42\n");
+});
+
+test("what a script sets for its own commands is not for those of ef", async () => {
+  using at = new Home({ "hf/model": "m" });
+  at.configure({ HF_HOME: "hf" }, { rsync_extra_args: ["--times"] });
+  at.write(
+    "set.ts",
+    `import { loadConfig, sync } from "ef";
+     import { $ } from "zx";
+     Object.assign($, JSON.parse(process.argv[2]));
+     const { errors } = await sync(await loadConfig(), { force: true });
+     console.log(errors.join() || "synced");`,
+  );
+  const settings = [{ cwd: "/nonexistent/dir" }, { shell: false }, { sync: true }, { halt: true }, { input: "x" }];
+  for (const set of [...settings, { timeout: "1ms" }]) {
+    const { stdout, code } = await at.ef(["run", "set.ts", JSON.stringify(set)]);
+    expect([set, stdout, code]).toEqual([set, "synced\n", 0]);
+  }
+  for (const env of [{ ZX_TIMEOUT: "1ms" }, { ZX_CWD: "/nonexistent/dir" }])
+    expect((await at.ef(["sync", "--force"], { env })).code).toBe(0);
+});
+
+const packaged = `import { readFileSync } from "node:fs";
+import { sync } from "ef";
+console.log(typeof sync, readFileSync("data.txt", "utf8"), import.meta.main, process.argv.slice(2).join(), process.cwd());
+if (process.argv.includes("wait")) setInterval(() => {}, 1000);
+`;
+
+test("a package of ef pack: run among its data, which is gone afterwards, also after a signal", async () => {
+  using at = new Home({ "data.txt": "data", "s.ts": packaged });
+  const packed = await at.ef(["pack", "s.ts", "--data", "data.txt"]);
+  const archive = packed.stdout.trim();
+  const there = () => readdirSync(at.dir).filter((name) => name.startsWith("ef-package-"));
+  const ran = await at.ef(["run", archive, "--json", "x"]);
+  expect(ran.stderr).toBe("");
+  expect(ran.stdout).toMatch(/^function data true --json,x .*\/ef-package-/);
+  expect([ran.code, there()]).toEqual([0, []]);
+  const ended = await at.ef(["run", archive, "wait"], {
+    onStart: (child) => child.stdout?.once("data", () => child.kill("SIGTERM")),
+  });
+  expect([ended.code, there()]).toEqual([143, []]);
 });
