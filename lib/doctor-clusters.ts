@@ -30,7 +30,7 @@ export async function checkClusters({ env, config, signal }: Context): Promise<F
   const found = answers.map(({ name, seconds, error }) =>
     error === undefined
       ? `${name} answers (${seconds.toFixed(1)} s)`
-      : `${name}: ${error.message.replace(/\s*\n\s*/g, " ")}`,
+      : `${name}: ${error.message.replace(/\s*\n\s*/, ": ").replace(/\s*\n\s*/g, " ")}`,
   );
   if (problems.length === 0) return ok(found.join(", "));
   return warn(found.join("; "), problems[0]?.error?.hint);
