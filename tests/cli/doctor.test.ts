@@ -280,7 +280,10 @@ describe("programs", () => {
     const plain = await doctor(at, { env });
     expect(plain.check("apptainer")).toMatchObject({ state: "ok", found: "not found (needed for ef apptainer)" });
     expect(plain.check("ssh")?.state).toBe("ok");
-    at.configure({ HF_HOME: "hf" }, { apptainer: { sif_store: "~/sif" }, ef: { clusters: { euler: { host: "no-such-host.invalid" } } } });
+    at.configure(
+      { HF_HOME: "hf" },
+      { apptainer: { sif_store: "~/sif" }, ef: { clusters: { euler: { host: "no-such-host.invalid" } } } },
+    );
     const used = await doctor(at, { env });
     expect(used.check("apptainer")).toMatchObject({ state: "warn" });
     expect(used.check("apptainer")?.fix).toContain("try: module load apptainer (or: module avail apptainer");
