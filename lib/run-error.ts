@@ -2,7 +2,7 @@
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { inspect } from "node:util";
-import { EfError } from "./base/errors.ts";
+import { EfError, errnoOf } from "./base/errors.ts";
 import { type ImportStatement, importsOf, type Place, readText } from "./run-imports.ts";
 
 /** What `ef run` says of an error. */
@@ -65,7 +65,10 @@ class Describer {
     const head = `${error.name}: ${error.message}`;
     const frames = this.#frames(stack.startsWith(head) ? stack.slice(head.length) : stack);
     if (error instanceof EfError) return thrown(words(error), frames);
-    const where = frames || (stack.includes("\n    at ") ? "  it was thrown inside ef: more with EF_LOG=debug\n" : "");
+    const isSystem = errnoOf(error) !== undefined; // of a stream that the script writes to, say
+    const isInside =
+      frames === "" && !isSystem && [...stack.matchAll(frame)].some(({ groups }) => isOurs(groups?.file ?? ""));
+    const where = isInside ? "  it was thrown inside ef: more with EF_LOG=debug\n" : frames;
     return this.#withOthers(error, depth, thrown(`${head}\n`, where));
   }
 
