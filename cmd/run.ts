@@ -3,21 +3,12 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { EfError, Exit } from "../lib/base/errors.ts";
-import { quote } from "../lib/base/shell.ts";
-import { mayRequire, runnable, type ScriptModules } from "../lib/run.ts";
+import { mayRequire, runnable } from "../lib/run.ts";
 import { describeScriptError } from "../lib/run-error.ts";
 import { command, type Output } from "./args.ts";
 import { ignoredSignals, leave, say } from "./process.ts";
-
-/** What a script can import, wherever it is. */
-const modules: ScriptModules = {
-  ef: () => import("../mod.ts"),
-  zx: () => withShell(import("zx")),
-  "zx/globals": async () => Object.assign(globalThis, await withShell(import("zx"))) && {}, // all that it does
-  valibot: () => import("valibot"),
-  consola: () => import("consola"),
-  citty: () => import("citty"),
-};
+import { provide, provided } from "./run-modules.ts";
+import { provideToWorkers } from "./run-workers.ts";
 
 export default command({
   name: "run",
@@ -77,10 +68,11 @@ async function runScript({ path, name = path, text, loader }: Script, words: rea
   const isCompiled = Bun.main.startsWith("/$bunfs/");
   Bun.unsafe.setJITPolicy(1); // hot code is compiled as usual (scripts/build.ts)
   process.argv.splice(0, process.argv.length, process.execPath, name, ...words); // before zx reads it
+  process.execArgv = [...(isCompiled ? [] : [Bun.main]), "run"]; // what fork() puts before the file
   (Bun as { main: string }).main = path; // import.meta.main
   const failed = (error: unknown): never => {
     if (process.env.EF_LOG === "debug") say(`${(error as Error)?.stack ?? error}\n`);
-    const told = describeScriptError(error, { path, text, provided: Object.keys(modules) });
+    const told = describeScriptError(error, { path, text, provided });
     say(told.text);
     return leave(told.isBroken ? Exit.usage : Exit.failed);
   };
@@ -88,39 +80,13 @@ async function runScript({ path, name = path, text, loader }: Script, words: rea
   // In the sources these names are what ef itself imports: once they are provided it would ask itself for them.
   await provide(!isCompiled || (text === undefined && mayRequire(path)));
   if (text !== undefined) provideText(path, text);
+  provideToWorkers();
   try {
     await import(pathToFileURL(path).href, loader && { with: { type: loader } });
   } catch (error) {
     failed(error);
   }
   return { json: {}, text: "", stays: true };
-}
-
-/** Make the modules importable, by the script and all that it imports; each is loaded when it is first asked for. */
-async function provide(atOnce: boolean): Promise<void> {
-  const loaded = new Map<string, Record<string, unknown>>();
-  const load = async (name: string) => {
-    const exports = { ...(await modules[name]?.()) };
-    loaded.set(name, exports);
-    return exports;
-  };
-  if (atOnce)
-    await Promise.all(
-      Object.keys(modules)
-        .filter((name) => name !== "zx/globals")
-        .map(load),
-    );
-  await Bun.plugin({
-    name: "what ef brings",
-    setup(build) {
-      for (const name of Object.keys(modules))
-        build.module(name, () => {
-          const exports = loaded.get(name);
-          if (exports) return { exports, loader: "object" };
-          return load(name).then((exports) => ({ exports, loader: "object" })) as never;
-        });
-    },
-  });
 }
 
 /** Make a text importable as if it were in a file. */
@@ -134,24 +100,6 @@ function provideText(path: string, text: string): void {
     },
   });
 }
-
-/** zx runs commands by bash. Where there is none, by sh: with words quoted as any POSIX shell reads them. */
-async function withShell(loading: Promise<typeof import("zx")>): Promise<object> {
-  const zx = await loading;
-  if (zx.$.quote !== undefined) return zx; // it has found bash
-  const shell = Bun.which("sh");
-  const refuse = (): never => {
-    throw new EfError("TOOL_MISSING", "Cannot run a command by $: there is neither bash nor sh on PATH", {
-      hint: "functions of ef, and Bun.spawn([PROGRAM, …]), need no shell",
-    });
-  };
-  const bySh = { shell, prefix: "set -eu;", quote: posixWord };
-  Object.assign(zx.$, shell ? bySh : { quote: refuse, spawn: refuse });
-  return zx;
-}
-
-/** As zx does, a word that needs no quotes has none. */
-const posixWord = (text: string): string => (/^[\w./:=@-]+$/.test(text) ? text : quote("bash", text));
 
 /**
  * What nobody catches ends the script, and is told as ef tells errors; a script that listens to it hears it instead.

@@ -3,9 +3,6 @@ import { closeSync, existsSync, openSync, readFileSync, readSync, realpathSync, 
 import { dirname, extname, join, resolve } from "node:path";
 import { EfError, errnoOf, reasonOf } from "./base/errors.ts";
 
-/** What a script can import without having it, by name. */
-export type ScriptModules = Readonly<Record<string, () => Promise<object>>>;
-
 /** A file that `ef run` can run. */
 export type Runnable =
   /** `loader`: how its text is read; undefined: as its name says. */

@@ -232,16 +232,28 @@ test("without bash, commands run by sh; without both, the error says so", async 
   expect(some.stderr).toContain("sh.ts:4:");
 });
 
-test("workers run the script's own files", async () => {
+test("workers and forks run the script's own files, with the same imports; a worker that fails is heard", async () => {
   using at = new Home();
-  at.write("w.ts", `self.onmessage = (e: MessageEvent) => postMessage(e.data + 41);`);
+  at.write(
+    "w.ts",
+    `import { sync } from "ef"; self.onmessage = (e: MessageEvent) => postMessage(typeof sync + e.data);`,
+  );
+  at.write("f.ts", `import { $ } from "zx"; process.send?.(typeof $ + process.argv[2]);`);
+  at.write("broken.ts", `import { none } from "./nowhere.ts"; none();`);
   at.write(
     "s.ts",
-    `const w = new Worker(new URL("./w.ts", import.meta.url));
-     w.onmessage = (e) => { console.log(e.data); w.terminate(); };
-     w.postMessage(1);`,
+    `import { fork } from "node:child_process";
+     const w = new Worker(new URL("./w.ts", import.meta.url));
+     w.addEventListener("message", (e) => { console.log(e.data); w.terminate(); });
+     w.postMessage(1);
+     fork("./f.ts", ["2"]).on("message", (text) => console.log(text));
+     new Worker(new URL("./broken.ts", import.meta.url));
+     new Worker(new URL("./broken.ts", import.meta.url)).onerror = () => console.log("heard");`,
   );
-  expect((await at.ef(["run", "s.ts"])).stdout).toBe("42\n");
+  const { stdout, stderr, code } = await at.ef(["run", "s.ts"]);
+  expect(stdout.trim().split("\n").sort()).toEqual(["function1", "function2", "heard"]);
+  expect(stderr.match(/error: a worker failed: .*nowhere/g)).toHaveLength(1);
+  expect(code).toBe(0);
 });
 
 test("what a script sets for its own commands is not for those of ef", async () => {
