@@ -78,7 +78,7 @@ async function runScript({ path, name = path, text, loader }: Script, words: rea
   };
   hearErrors(failed);
   // In the sources these names are what ef itself imports: once they are provided it would ask itself for them.
-  await provide(!isCompiled || (text === undefined && mayRequire(path)));
+  await provide(!isCompiled || mayRequire(path, text));
   if (text !== undefined) provideText(path, text);
   provideToWorkers();
   try {
@@ -89,14 +89,14 @@ async function runScript({ path, name = path, text, loader }: Script, words: rea
   return { json: {}, text: "", stays: true };
 }
 
-/** Make a text importable as if it were in a file. */
+/** Make a text importable as if it were in a file: as a module, since one that only requires would not be run (Bun 1.4.5). */
 function provideText(path: string, text: string): void {
   const filter = /\[stdin\]\.ts$/;
   Bun.plugin({
     name: "stdin",
     setup(build) {
       build.onResolve({ filter }, () => ({ path, namespace: "file" }));
-      build.onLoad({ filter }, () => ({ contents: text, loader: "ts" }));
+      build.onLoad({ filter }, () => ({ contents: `${text}\nexport {};\n`, loader: "ts" }));
     },
   });
 }

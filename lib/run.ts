@@ -1,4 +1,4 @@
-/** What `ef run` is given, and what its import brings in. The texts of what goes wrong in it: run-error.ts. */
+/** What `ef run` is given. The texts of what goes wrong in it: run-error.ts. */
 import { closeSync, existsSync, openSync, readFileSync, readSync, realpathSync, statSync } from "node:fs";
 import { dirname, extname, join, resolve } from "node:path";
 import { EfError, errnoOf, reasonOf } from "./base/errors.ts";
@@ -55,9 +55,11 @@ function startOf(path: string): Buffer {
 /**
  * Might `require("zx")` be called, by the script or by a package that it has? That must give the module at once, so they
  * have to be loaded before, which takes longer than the start of the program.
+ *
+ * @param text of a script that is in no file
  */
-export function mayRequire(path: string): boolean {
-  if (/\brequire\b/.test(readFileSync(path, "utf8"))) return true;
+export function mayRequire(path: string, text = readFileSync(path, "utf8")): boolean {
+  if (/\brequire\b/.test(text)) return true;
   for (let dir = dirname(path); ; dir = dirname(dir)) {
     if (existsSync(join(dir, "node_modules"))) return true;
     if (dir === dirname(dir)) return false;

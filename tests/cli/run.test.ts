@@ -28,6 +28,7 @@ test("ef, zx, valibot, consola and citty are there, statically, by import() and 
   expect(ran.code).toBe(0);
   at.write("req.cjs", `const { sync } = require("ef"); console.log(typeof sync, typeof require("zx").$);`);
   expect((await at.ef(["run", "req.cjs"])).stdout).toBe("function function\n");
+  expect((await at.ef(["run", "-"], { stdin: at.read(join(at.home, "req.cjs")) })).stdout).toBe("function function\n");
 });
 
 test("a script's own files and packages, also through a link; of the five, the program's own win", async () => {
