@@ -2,11 +2,12 @@
  * `dist/mod.js`, `dist/mod.d.ts`, `dist/ef.d.ts` and `dist/lib/`: the library for Bun, Node 20 and later and Deno, with all
  * that it needs inside. `dist/package.json` makes `dist` a package: `npm install ./dist`, `npm pack ./dist`.
  *
- * Made in a directory beside and moved to its place, so what is there is whole. `dist/lib` has another name in each build
- * that differs, so a process that has loaded half of the old one finds its other half until the next build.
+ * Made in a directory beside and moved to its place, so what is there is whole.
  */
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { builtinModules } from "node:module";
 import { join } from "node:path";
+import type { BunPlugin } from "bun";
 import { asAmbient, declarations, moduleDoc } from "./declarations.ts";
 
 const root = join(import.meta.dir, "..");
@@ -51,6 +52,7 @@ async function bundle(outdir: string): Promise<{ names: string[] }> {
     format: "esm",
     splitting: true,
     naming: { entry: "[name].js", chunk: "[name]-[hash].js", asset: "[name]-[hash].[ext]" },
+    plugins: [withNodePrefix],
     external: ["bun:ffi"], // asked for where the runtime is Bun, and nowhere else
     define: {
       EF_VERSION: JSON.stringify(version),
@@ -60,6 +62,16 @@ async function bundle(outdir: string): Promise<{ names: string[] }> {
   const names = Object.keys(await import(join(root, "mod.ts")));
   return { names: names.sort() };
 }
+
+/** Deno knows the runtime's modules by no other name. */
+const withNodePrefix: BunPlugin = {
+  name: "node:",
+  setup(build) {
+    build.onResolve({ filter: /^[a-z_]+(?:\/promises)?$/ }, ({ path }) =>
+      builtinModules.includes(path) ? { path: `node:${path}`, external: true } : undefined,
+    );
+  },
+};
 
 /** Of the package: nothing to install with it, nothing to run at its installation. */
 async function packageJson(): Promise<object> {

@@ -19,7 +19,8 @@ export async function declarations(): Promise<string> {
     const expanded = join(temporary, "expanded.ts");
     await writeFile(expanded, expanding(inferred, temporary));
     const out = join(temporary, "out");
-    await emit(temporary, [join(root, "mod.ts"), expanded], out);
+    const ambient = [...new Bun.Glob("lib/**/*.d.ts").scanSync({ cwd: root, absolute: true })];
+    await emit(temporary, [join(root, "mod.ts"), expanded, ...ambient], out);
 
     const files = new Map<string, string>();
     const below = join(out, root);
@@ -29,7 +30,10 @@ export async function declarations(): Promise<string> {
     for (const { path, name, text } of written) replaceType(files, path, name, text);
     const { text, packages } = flatten("mod.d.ts", files);
     if (packages.length > 0)
-      throw new Error(`Cannot declare the library alone: it needs types of ${packages.join(", ")}`);
+      throw new Error(
+        `Cannot declare the library alone: it needs types of ${packages.join(", ")}. What a schema infers is written out ` +
+          "where it stands as: export type Name = v.InferOutput<typeof Schema>",
+      );
     return `${moduleDoc(await readFile(join(root, "mod.ts"), "utf8"))}${text}`;
   } finally {
     await rm(temporary, { recursive: true, force: true });

@@ -149,3 +149,4 @@ have_packages || echo "Missing: $euler_files, $uv, $kslurm. Skipped: every test 
 have_wheels || echo "Missing: wheels of $packages. Skipped: every test with environments" >&2
 
 sh scripts/setup-apptainer.sh
+sh scripts/setup-runtimes.sh

@@ -5,6 +5,8 @@
  * compares in byte order, survives as it is, and goes to a system call unchanged: as itself where it is ASCII, else as a
  * Buffer.
  */
+import { isDeno } from "./runtimes.ts";
+
 export type ByteString = string;
 
 const notAscii = /[\x80-\xff]/;
@@ -15,8 +17,16 @@ export const bytesOf = (text: string): ByteString => {
   return text;
 };
 
-/** What node:fs is to be given. */
-export const osPath = (path: ByteString): string | Buffer => (notAscii.test(path) ? Buffer.from(path, "latin1") : path);
+/** What node:fs is to be given. @throws an error with the code EILSEQ where the runtime can name UTF-8 only, and this is none */
+export const osPath = (path: ByteString): string | Buffer =>
+  !notAscii.test(path) ? path : isDeno ? utf8Only(path) : Buffer.from(path, "latin1");
+
+/** Deno reads other bytes as U+FFFD, and would then look for a file of that name: nothing may be said or done of it. */
+function utf8Only(path: ByteString): string {
+  const text = Buffer.from(path, "latin1").toString();
+  if (!text.includes("\uFFFD")) return text;
+  throw Object.assign(new Error(`EILSEQ: not UTF-8, '${display(path)}'`), { code: "EILSEQ", path: text });
+}
 
 /** For people: UTF-8 where it is, and escapes where a terminal would be misled (control characters, other bytes). */
 export function display(name: ByteString): string {

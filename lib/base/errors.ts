@@ -98,6 +98,7 @@ const errnoTexts: Record<string, string> = {
   EDQUOT: "disk quota exceeded",
   EEXIST: "it exists already",
   EFBIG: "larger than the limit of file sizes (ulimit -f)",
+  EILSEQ: "the name is not UTF-8, and Deno can read no other",
   EIO: "input/output error of the storage",
   EISDIR: "it is a directory",
   ELOOP: "it is a symbolic link, or a loop of them",

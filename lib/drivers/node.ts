@@ -1,5 +1,6 @@
 /** What programs this node can run: its processor, and its C library. */
 import { readFileSync } from "node:fs";
+import { isDeno } from "../base/runtimes.ts";
 
 export interface Node {
   /** As Python and wheels name it: `linux-x86_64`, `linux-aarch64`. */
@@ -19,6 +20,7 @@ export async function thisNode(): Promise<Node> {
 
 /** @see https://man7.org/linux/man-pages/man3/gnu_get_libc_version.3.html */
 async function glibcVersion(): Promise<string | undefined> {
+  if (isDeno) return glibcByProgram(); // its report names the one that it was built with
   if (!process.versions.bun) {
     const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
     return report?.header?.glibcVersionRuntime;
@@ -30,6 +32,12 @@ async function glibcVersion(): Promise<string | undefined> {
   } catch {
     return undefined;
   }
+}
+
+function glibcByProgram(): string | undefined {
+  const { spawnSync } = process.getBuiltinModule("node:child_process");
+  const { stdout } = spawnSync("getconf", ["GNU_LIBC_VERSION"], { encoding: "utf8" });
+  return /^glibc (\S+)/.exec(stdout ?? "")?.[1];
 }
 
 /**

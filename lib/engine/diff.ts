@@ -96,14 +96,17 @@ export interface Diff {
 
 /** Times that differ by less, in nanoseconds, are the same: node:fs sets them as doubles. */
 const exactNs = 1000n;
+const millisecond = 1_000_000n;
 const second = 1_000_000_000n;
 
 /**
- * Did a copy get this time from that file? Some file systems keep whole seconds, or two, or 100 ns.
+ * Did a copy get this time from that file? Some file systems keep whole seconds, or two, or 100 ns; Deno sets whole
+ * milliseconds.
  */
 export function sameTime(source: bigint, target: bigint): boolean {
   const apart = source > target ? source - target : target - source;
-  return apart < exactNs || (target % second === 0n && apart < 2n * second);
+  if (apart < exactNs || (target % second === 0n && apart < 2n * second)) return true;
+  return target % millisecond === 0n && apart < millisecond;
 }
 
 export function diff(source: Tree, target: Tree, { base, intent }: Past, rules: Rules): Diff {

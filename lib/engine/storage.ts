@@ -7,6 +7,7 @@
  */
 import * as fs from "node:fs";
 import { type ByteString, osPath } from "../base/bytes.ts";
+import { asSeconds, futimes, futimesSync, linkEncoding, linkText } from "../base/runtimes.ts";
 import { get, type Maybe, type Steps } from "../base/steps.ts";
 import type { Libc } from "../drivers/libc.ts";
 import type { Look, Looks } from "../drivers/statx.ts";
@@ -165,8 +166,8 @@ export class Storage {
     const at = osPath(path);
     return this.#ask<ByteString>(
       this.#meta,
-      () => fs.readlinkSync(at, { encoding: "latin1" }),
-      (done) => fs.readlink(at, { encoding: "latin1" }, done),
+      () => linkText(fs.readlinkSync(at, linkEncoding)),
+      (done) => fs.readlink(at, linkEncoding, (error, text) => done(error, error ? "" : linkText(text))),
     );
   }
 
@@ -283,8 +284,8 @@ export class Storage {
     const libc = this.#libc;
     return this.#ask<void>(
       this.#times,
-      () => (libc ? libc.setMtimeFd(fd, mtimeNs) : fs.futimesSync(fd, Date.now() / 1000, asSeconds(mtimeNs))),
-      (done) => fs.futimes(fd, Date.now() / 1000, asSeconds(mtimeNs), done as fs.NoParamCallback),
+      () => (libc ? libc.setMtimeFd(fd, mtimeNs) : futimesSync(fd, Date.now() / 1000, asSeconds(mtimeNs))),
+      (done) => futimes(fd, Date.now() / 1000, asSeconds(mtimeNs), done as fs.NoParamCallback),
     );
   }
 
@@ -387,6 +388,3 @@ export class Storage {
 function viaPool<T>(ask: (done: Done<T>) => void): Promise<T> {
   return new Promise((resolve, reject) => ask((error, value) => (error ? reject(error) : resolve(value))));
 }
-
-/** Seconds as node:fs takes them: a double is exact to a quarter of a microsecond in our century. */
-const asSeconds = (ns: bigint): number => Number(ns / 1_000_000_000n) + Number(ns % 1_000_000_000n) / 1e9;

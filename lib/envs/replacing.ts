@@ -3,6 +3,7 @@ import * as fs from "node:fs";
 import { dirname } from "node:path/posix";
 import { type ByteString, display, osPath } from "../base/bytes.ts";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
+import { asSeconds, futimesSync } from "../base/runtimes.ts";
 import type { Libc } from "../drivers/libc.ts";
 import { tempName } from "../engine/names.ts";
 
@@ -44,7 +45,7 @@ export function replaceFile(path: ByteString, bytes: Uint8Array, libc?: Libc): v
       keepOwner(fd, stat);
       fs.fchmodSync(fd, Number(stat.mode) & permissions);
       if (libc) libc.setMtimeFd(fd, stat.mtimeNs);
-      else fs.futimesSync(fd, Date.now() / 1000, Number(stat.mtimeNs) / 1e9);
+      else futimesSync(fd, Date.now() / 1000, asSeconds(stat.mtimeNs));
     } finally {
       fs.closeSync(fd);
     }

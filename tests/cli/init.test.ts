@@ -46,7 +46,7 @@ describe("init --input-json", () => {
       ...payload,
       version: 1,
       $schema: "./ef.schema.json",
-      ef: { transfer: { engine: "rsync" }, clusters: { euler: { any: [1] } } },
+      ef: { transfer: { engine: "rsync" }, clusters: { euler: { host: "login", sbatch_args: ["--hold"] } } },
       apptainer: { venv_base: "$VENVS" },
     };
     const file = at.write("payload.json", { config });

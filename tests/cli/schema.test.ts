@@ -196,7 +196,7 @@ describe("input_json accepts what the program accepts", () => {
       Object.entries(command.commands ?? { "": command }).flatMap(([word, sub]) =>
         sub === command ? [name] : leaves(sub, name ? `${name}.${word}` : word),
       );
-    expect([...Object.keys(input_json), "completions"].sort()).toEqual(leaves(cli, "").sort());
+    expect([...Object.keys(input_json), "completions", "run"].sort()).toEqual(leaves(cli, "").sort());
   });
 });
 

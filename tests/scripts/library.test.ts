@@ -12,6 +12,7 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
+import { builtinModules } from "node:module";
 import { join, relative, resolve } from "node:path";
 import { Home } from "../helpers.ts";
 import { Library, runIn, runtimes, withoutTypes } from "../runtimes.ts";
@@ -45,7 +46,6 @@ function user(): Home {
     if (i < 20) mkdirSync(dir, { recursive: true });
     writeFileSync(join(dir, `${i}`), `${i}`);
   }
-  writeFileSync(Buffer.concat([Buffer.from(`${hf}/caf`), Buffer.from([0xe9])]), "latin1");
   writeFileSync(join(hf, "large"), Buffer.alloc(9 << 20, "abc"));
   linkSync(join(hf, "large"), join(hf, "hard link"));
   symlinkSync("sub/changed", join(hf, "link"));
@@ -57,6 +57,11 @@ function user(): Home {
   mkdirSync(join(at.home, "env/bin"));
   symlinkSync("/usr/bin/python3", join(at.home, "env/bin/python"));
   writeFileSync(join(at.home, "env/bin/tool"), `#!${at.home}/env/bin/python\nprint("tool")\n`, { mode: 0o755 });
+  at.write(
+    "code/task.py",
+    "import json\nfrom helper import twice\n\ndef main(x=1):\n    return json.dumps(twice(x))\n",
+  );
+  at.write("code/helper.py", "def twice(x):\n    return 2 * x\n");
   at.configure({ HF_HOME: "hf" }, { ef: { venv_store: "~/store" } });
   new Workspaces(at, { user: "anna" });
   Object.assign(at.env, { FAKES: fakes, DT_STATE: join(at.dir, "dt"), REPORT: join(at.dir, "report.json") });
@@ -86,7 +91,9 @@ function treeOf(dir: string): Record<string, unknown> {
 /** Without what differs between two runs of one program. */
 function comparable(report: unknown, at: Home): unknown {
   const text = JSON.stringify(report, (key, value) => {
-    if (/seconds$|^ms$|_at$|At$|^pid$|^remaining|^created|^expires|^sha256$|[aA]geS$|^lastSync/.test(key))
+    if (
+      /seconds$|^size$|^ms$|_at$|At$|^pid$|^remaining|^created|^since$|^expires|^sha256$|[aA]geS$|^lastSync/.test(key)
+    )
       return typeof value;
     return typeof value === "string" ? value.replaceAll(at.dir, "DIR") : value;
   });
@@ -147,8 +154,11 @@ test("the package holds what it needs, and nothing else", async () => {
   expect(manifest.dependencies).toBeUndefined();
   for (const file of library.files.filter((name) => name.endsWith(".js"))) {
     const text = await Bun.file(join(library.path, file)).text();
-    const imports = new Bun.Transpiler({ loader: "js" }).scanImports(text).map(({ path }) => path);
-    for (const path of imports) expect(path).toMatch(/^(?:\.\/|node:|bun:ffi$)/);
+    const imports = new Bun.Transpiler({ loader: "js" }).scanImports(text);
+    const wrong = imports.filter(({ kind, path }) =>
+      kind === "require-call" ? !builtinModules.includes(path) : !/^(?:\.\/|node:|bun:ffi$)/.test(path),
+    );
+    expect([file, wrong]).toEqual([file, []]);
   }
 });
 
@@ -167,11 +177,56 @@ describe.each(runtimes)("in $name", ({ name, isHere }) => {
   });
 });
 
+/** Of files, in nanoseconds since 1970: as `touch -d` takes them. */
+const oddTimes = ["1600000000.001", "1600000000.123456", "1700000000.123456789", "1600000000", "1795726912.0271149"];
+/** How much of a time a runtime keeps, in nanoseconds. */
+const keeps: Record<string, bigint> = { bun: 1n, "node-20": 1000n, "node-22": 1000n, deno: 1_000_000n };
+
+test.each(runtimes.filter(({ isHere }) => isHere))("a copy made in $name is right for all others", async (runtime) => {
+  using at = new Home(Object.fromEntries(oddTimes.map((time) => [`hf/${time}`, time])));
+  at.configure({ HF_HOME: "hf" });
+  for (const time of oddTimes) Bun.spawnSync(["touch", "-d", `@${time}`, join(at.home, "hf", time)]);
+  at.env.REPORT = join(at.dir, "report.json");
+  library.installIn(at.home);
+  at.write("odd.js", withoutTypes(await Bun.file(join(import.meta.dir, "library/odd.ts")).text()));
+  const ran = await runIn(runtime, join(at.home, "odd.js"), at);
+  expect([ran.stderr, ran.stdout, ran.code]).toEqual(["", "", 0]);
+  expect(JSON.parse(at.read(at.env.REPORT))).toEqual({ errors: [], files: oddTimes.length, again: 0, verified: [] });
+  for (const time of oddTimes) {
+    const [source, copy] = [join(at.home, "hf", time), join(at.cache("HF_HOME"), time)].map(
+      (path) => lstatSync(path, { bigint: true }).mtimeNs,
+    ) as [bigint, bigint];
+    const apart = source > copy ? source - copy : copy - source;
+    expect([time, apart < (keeps[runtime.name] as bigint)]).toEqual([time, true]);
+  }
+  for (const other of runtimes.filter(({ isHere }) => isHere)) {
+    await runIn(other, join(at.home, "odd.js"), at);
+    const { again, files, ...rest } = JSON.parse(at.read(at.env.REPORT));
+    expect([other.name, rest, again, files ?? 0]).toEqual([other.name, { errors: [], verified: [] }, 0, 0]);
+  }
+});
+
+test.each(runtimes.filter(({ isHere }) => isHere))("a name that is not UTF-8, in $name", async (runtime) => {
+  using at = new Home({ "hf/file": "1" });
+  at.configure({ HF_HOME: "hf" });
+  const name = Buffer.concat([Buffer.from("caf"), Buffer.from([0xe9])]);
+  writeFileSync(Buffer.concat([Buffer.from(join(at.home, "hf/")), name]), "latin1");
+  at.env.REPORT = join(at.dir, "report.json");
+  library.installIn(at.home);
+  at.write("odd.js", withoutTypes(await Bun.file(join(import.meta.dir, "library/odd.ts")).text()));
+  await runIn(runtime, join(at.home, "odd.js"), at);
+  const { errors } = JSON.parse(at.read(at.env.REPORT));
+  const there = readdirSync(at.cache("HF_HOME"), { encoding: "buffer" }).some((one) => one.equals(name));
+  const denoSays = expect.stringContaining("the name is not UTF-8, and Deno can read no other (EILSEQ)");
+  expect({ errors, there }).toEqual(
+    runtime.name === "deno" ? { errors: [denoSays], there: false } : { errors: [], there: true },
+  );
+});
+
 test("the script does what it says", async () => {
   const { report, scratch } = await runOf("bun");
   expect(report).toMatchObject({
     sync: { errors: [], types: ["copying", "progress", "result"] },
-    fresh: [{ status: "fresh" }],
     verify: { vars: [{ status: "same" }], errors: [] },
     push: { errors: [], vars: [{ status: "pushed" }] },
     unknown: { error: true, code: "UNKNOWN_VAR", exit: 2 },

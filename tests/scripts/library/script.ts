@@ -2,7 +2,7 @@
  * What the library does, as one script that each runtime runs: the report that it writes is to be the same in all.
  * Newer syntax than that of Node 20 (`await using`) is not for it.
  */
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as ef from "ef";
 
@@ -43,6 +43,15 @@ await note("by rsync", async () => {
   return only.steps;
 });
 await note("verify", () => ef.verify(config, { checksum: true }));
+
+await note("node-local", async () => {
+  const disk = join(HOME, "disk");
+  mkdirSync(disk);
+  const env = { ...process.env, TMPDIR: disk };
+  const use = await ef.useLocal(config, { nodeLocal: true, env });
+  const { steps, errors } = await ef.sync(config, { nodeLocal: true, keep: false, env });
+  return { steps, errors, removed: await use.remove(), left: readdirSync(disk) };
+});
 
 const scratch = (await ef.status(config)).vars[0]?.scratch ?? "";
 writeFileSync(join(scratch, "made here"), "new");
@@ -122,6 +131,15 @@ await note("workspaces", async () => {
 });
 await note("a name that is none", () => new ef.Workspace().allocate("../x"));
 
+await note("packed", async () => {
+  const file = join(HOME, "code/task.py");
+  const { packageId, metadata } = await ef.packageFunction({ file, functionName: "main", cwd: join(HOME, "code") });
+  return { packageId, metadata };
+});
+await note("no Python", () => {
+  writeFileSync(join(HOME, "code/broken.py"), "def main(:\n  pass\n");
+  return ef.packageFunction({ file: join(HOME, "code/broken.py"), functionName: "main", cwd: join(HOME, "code") });
+});
 await note("settings", async () => {
   await ef.updateConfig(ef.configPath(), (raw) => ef.setKey(raw, "parallel_jobs", "7"));
   return ef.getKey((await ef.loadConfig()) as never, "parallel_jobs");
