@@ -36,6 +36,11 @@ export default command({
     },
   },
   async run({ args, rest }): Promise<Output> {
+    if (args.types !== undefined) {
+      const { writeTypes } = await import("../lib/run-types.ts");
+      const { files } = await writeTypes(resolve(args.types));
+      return { json: {}, text: files.map((file) => `${file}\n`).join("") };
+    }
     const [script, ...words] = rest;
     if (script === undefined)
       throw new EfError("USAGE", "ef run: there is no script to run", { hint: "write: ef run SCRIPT.ts ARGS" });

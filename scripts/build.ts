@@ -1,5 +1,6 @@
 /**
- * `npm run build`: `cmd/main.ts` and all it needs as one executable, `dist/ef`, for this machine.
+ * `npm run build`: `cmd/main.ts` and all it needs as one executable, `dist/ef`, for this machine; and the library,
+ * `dist/mod.js` (scripts/build-library.ts).
  * `npm run build -- --all`: one per target, `dist/ef-linux-x64` and so on, with `dist/SHA256SUMS`.
  *
  * Each executable is built under a temporary name, run once if this machine can run it, and renamed: `dist/ef` is always
@@ -7,7 +8,9 @@
  */
 import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
+import { buildLibrary } from "./build-library.ts";
 import { hostTarget, runtimeFor, type Target, targets } from "./bun-runtimes.ts";
+import { typesAsset } from "./types-asset.ts";
 
 const root = join(import.meta.dir, "..");
 
@@ -68,7 +71,9 @@ async function compile(entry: string, target: Target, runtime: string, outfile: 
       EF_VERSION: JSON.stringify((await Bun.file(join(root, "package.json")).json()).version),
       EF_COMMIT: JSON.stringify(commit()),
       EF_TARGET: JSON.stringify(target),
+      EF_HAS_TYPES: "true",
     },
+    plugins: [typesAsset],
     compile: {
       outfile,
       target: `bun-${target}`,
@@ -144,4 +149,5 @@ if (import.meta.main) {
     process.exit(2);
   }
   await (args.includes("--all") ? buildAll() : buildHere());
+  await buildLibrary();
 }

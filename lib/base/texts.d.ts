@@ -9,3 +9,9 @@ declare module "*.wasm" {
   const path: string;
   export default path;
 }
+
+/** Of the build (scripts/types-asset.ts): declarations as JSON, compressed by zstd, in base64. */
+declare module "ef-types" {
+  const packed: string;
+  export default packed;
+}
