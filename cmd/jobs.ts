@@ -22,7 +22,7 @@ export const recordJson = ({ version: _, definition: __, ...record }: JobRecord)
 });
 
 /** A result in `--json`. */
-export const resultJson = (result: JobResult) => ({
+const resultJson = (result: JobResult) => ({
   ...{ job_id: result.id, status: result.state, exit_code: result.exitCode ?? null, reason: result.reason ?? null },
   value: result.valueText === undefined ? null : exactly(result.valueText),
   pickle: result.pickle ?? null,

@@ -32,6 +32,9 @@ export function apptainerPath(
  *
  * @param args of what the image runs
  * @throws {EfError} as {@link apptainerPath}; TOOL_MISSING without apptainer
+ * @example
+ * const { argv } = await apptainerRun(await loadConfig(), "train", ["-c", "print(1)"]);
+ * const code = await execute(argv, { env: process.env });
  */
 export async function apptainerRun(
   written: Config,

@@ -28,7 +28,7 @@ const pollMs = 50;
  *
  * @example
  * await using cache = await CacheWorkspace.open();
- * const file = join(cache.name, "temp.tiff");
+ * const file = `${cache.name}/temp.tiff`;
  */
 export class CacheWorkspace implements AsyncDisposable {
   /** The directory; `name` as in Python's `tempfile`. */

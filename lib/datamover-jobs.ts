@@ -130,7 +130,12 @@ function prune(dir: string): void {
   }
 }
 
-/** The jobs that were started in the background, the newest first. Asks nobody. */
+/**
+ * The jobs that were started in the background, the newest first. Asks nobody.
+ *
+ * @example
+ * for (const { id, argv } of moverJobs()) console.log(id, argv.join(" "));
+ */
 export function moverJobs(env: Env = process.env): MoverJob[] {
   const dir = moverJobsDir(env);
   const ids = names(dir).flatMap((name) => /^(\d+)\.json$/.exec(name)?.[1] ?? []);
@@ -183,6 +188,8 @@ function codeOf(job: MoverJob): number | undefined {
  * What has become of a job.
  *
  * @throws {EfError} USAGE if there is no such job; TOOL_MISSING without Slurm, unless it left its exit code
+ * @example
+ * for (const { id } of moverJobs()) console.log((await moverJobState(id)).state);
  */
 export async function moverJobState(
   id: string,
@@ -219,6 +226,9 @@ const lateMs = 60_000;
  * @param options.timeoutS for so long, in seconds; the job runs on after that
  * @returns its last state; `code` is that of the tool. Without a code the tool did not come to its end: `state` says why
  * @throws {EfError} USAGE if there is no such job; TIMEOUT
+ * @example
+ * const { id } = await moveInBackground(new Datamover(), "cp", ["-r", "data", "copy"]);
+ * const { code } = await moverJobEnd(id, { timeoutS: 3600 });
  */
 export async function moverJobEnd(
   id: string,
@@ -262,6 +272,8 @@ function hasFailedToStart({ output }: MoverJob): boolean {
  *
  * @returns what it was then: one that is over already stays as it is
  * @throws {EfError} USAGE if there is no such job; TOOL_MISSING, TOOL_FAILED
+ * @example
+ * for (const { id } of moverJobs()) await cancelMoverJob(id);
  */
 export async function cancelMoverJob(id: string, options: AskOptions = {}): Promise<MoverJobState> {
   const state = await moverJobState(id, options);

@@ -28,6 +28,8 @@ const notExecutable = 126;
  *
  * @returns its exit code; 128+n where signal n ended it
  * @throws {EfError} TOOL_MISSING, with `exitCode` 127 or 126 as a shell has them, if it cannot be started
+ * @example
+ * const code = await execute(["python3", "-V"], { env: process.env });
  */
 export async function execute(argv: readonly string[], options: ExecuteOptions): Promise<number> {
   const [program = ""] = argv;

@@ -189,7 +189,12 @@ function partsOf(raw: RawConfig, key: string): string[] {
   return parts;
 }
 
-/** The value at a dotted key; undefined if the file has none. */
+/**
+ * The value at a dotted key; undefined if the file has none.
+ *
+ * @example
+ * getKey({ version: 1, parallel_jobs: 8 }, "parallel_jobs"); // 8
+ */
 export function getKey(raw: RawConfig, key: string): unknown {
   return valueAt(raw, partsOf(raw, key));
 }
@@ -219,6 +224,8 @@ function withValue(tree: Tree, parts: readonly string[], value: unknown): Tree {
  * @param path the file it is for, for the error
  * @returns a changed copy
  * @throws {EfError} USAGE naming the key, what was expected, and the nearest known key
+ * @example
+ * await updateConfig(configPath(), (raw) => setKey(raw, "parallel_jobs", "8"));
  */
 export function setKey(raw: RawConfig, key: string, text: string, path?: string): RawConfig {
   const parts = partsOf(raw, key);

@@ -44,6 +44,8 @@ export interface ShellInitOptions {
  * that a failed command prints.
  *
  * @throws {EfError} USAGE if `program` is not absolute: a bare `ef` would call the function again
+ * @example
+ * const text = shellInit({ shell: "bash", program: "/home/anna/bin/ef" });
  */
 export function shellInit({ shell, program }: ShellInitOptions): string {
   const words = typeof program === "string" ? [program] : program;

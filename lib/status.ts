@@ -84,6 +84,9 @@ interface Context {
  * What is on scratch, how large, and is it what the source is. Writes nothing.
  *
  * @throws {EfError} of the configuration; the signal's reason
+ * @example
+ * const { vars } = await status(await loadConfig(), { sizes: false });
+ * for (const { name, state } of vars) console.log(name, state);
  */
 export async function status(written: Config, options: StatusOptions = {}): Promise<Status> {
   const { env = process.env, sizes = true, sizeLimitS = 20, signal } = options;

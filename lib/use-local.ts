@@ -25,6 +25,7 @@ export interface UseLocalOptions {
  *
  * @throws {EfError} of the configuration; BAD_ROOT, IO, LOCK_FAILED; the signal's reason
  * @example
+ * const config = await loadConfig();
  * const use = await useLocal(config, { nodeLocal: true });
  * const { exports } = await sync(config, { nodeLocal: true, keep: false });
  * // … work with them

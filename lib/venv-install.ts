@@ -65,6 +65,8 @@ const lockTimeoutS = 300;
  * @param config undefined if there is none
  * @throws {EfError} USAGE, TOOL_MISSING, UNKNOWN_ENV if the name is taken by something else, NOT_RUNNABLE if its Python
  *   is gone, LOCK_TIMEOUT, IO, TOOL_FAILED; the signal's reason
+ * @example
+ * const { path } = await venvInstall(await loadConfig(), { name: "train", packages: ["six"] });
  */
 export async function venvInstall(config: Config | undefined, options: VenvInstallOptions): Promise<VenvInstalled> {
   const { env = process.env, signal } = options;

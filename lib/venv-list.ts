@@ -49,7 +49,12 @@ export interface LiveVenv extends Live, Verdict {
 /** How long sizes may be counted, in milliseconds. */
 const countingMs = 3000;
 
-/** The environments on this node, made or loaded, by name. */
+/**
+ * The environments on this node, made or loaded, by name.
+ *
+ * @example
+ * for (const { name, dir } of await venvLive()) console.log(name, dir);
+ */
 export async function venvLive({ env = process.env }: VenvListOptions = {}): Promise<LiveVenv[]> {
   const node = await thisNode();
   const deadlineMs = Date.now() + countingMs;
@@ -71,6 +76,9 @@ export async function venvLive({ env = process.env }: VenvListOptions = {}): Pro
  * An environment on this node, to be activated.
  *
  * @throws {EfError} UNKNOWN_ENV
+ * @example
+ * await venvLoad(await loadConfig(), "torch2.1");
+ * console.log(venvFind(await loadConfig(), "torch2.1").dir);
  */
 export function venvFind(config: Config | undefined, name: string, { env = process.env }: VenvListOptions = {}): Live {
   return findLive(env, name, () =>
@@ -95,6 +103,8 @@ export interface VenvRemoveOptions extends VenvListOptions {
  * Delete a saved environment. Where it was loaded it stays.
  *
  * @throws {EfError} UNKNOWN_ENV, LOCK_TIMEOUT
+ * @example
+ * await venvRemove(await loadConfig(), "torch2.1");
  */
 export async function venvRemove(config: Config, name: string, options: VenvRemoveOptions = {}): Promise<Saved> {
   const { env = process.env, signal, onEvent } = options;

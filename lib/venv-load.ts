@@ -67,6 +67,8 @@ export async function venvLoad(config: Config, name: string, options: VenvLoadOp
  *
  * @param target does not exist; `$VAR` and `~` are expanded
  * @throws {EfError} as {@link venvLoad}
+ * @example
+ * const { python } = await venvExport(await loadConfig(), "torch2.1", "$HOME/exported");
  */
 export async function venvExport(
   config: Config,

@@ -61,6 +61,8 @@ export interface VenvWheels {
  *
  * @param config undefined if there is none
  * @throws {EfError} USAGE, TOOL_MISSING, IO, TOOL_FAILED; the signal's reason
+ * @example
+ * const { wheels } = await venvWheel(await loadConfig(), { packages: ["six"] });
  */
 export async function venvWheel(config: Config | undefined, options: VenvWheelOptions): Promise<VenvWheels> {
   const { env = process.env, signal } = options;

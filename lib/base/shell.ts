@@ -71,6 +71,8 @@ export function exportStatement(dialect: Dialect, name: string, value: string): 
  * @param fail has no effect on JSON, whose readers have the exit code
  * @returns lines, each with its newline; empty if there is nothing to say. In JSON one object, also when it is empty.
  * @throws {EfError} USAGE as {@link exportStatement}
+ * @example
+ * exportText("fish", { HF_HOME: "/scratch/it's" }, false); // "set -gx HF_HOME …"
  */
 export function exportText(dialect: Dialect, exports: Readonly<Record<string, string>>, fail: boolean): string {
   const entries = Object.entries(exports);

@@ -15,7 +15,13 @@ export interface TraceEvent {
 
 let sink: ((event: TraceEvent) => void) | undefined;
 
-/** Receive every trace event from now on; `undefined` switches tracing off. */
+/**
+ * Receive every trace event from now on; `undefined` switches tracing off.
+ *
+ * @example
+ * traceTo(({ step, tookMs }) => console.log(step, tookMs));
+ * await sync(await loadConfig());
+ */
 export function traceTo(receive: ((event: TraceEvent) => void) | undefined): void {
   sink = receive;
 }

@@ -10,7 +10,12 @@ import { Config, type RawConfig } from "./schema.ts";
 
 export const configVersion = 1;
 
-/** Where the configuration is: `EF_CONFIG`, else `~/.euler-files.json`. */
+/**
+ * Where the configuration is: `EF_CONFIG`, else `~/.euler-files.json`.
+ *
+ * @example
+ * configPath({ HOME: "/home/anna" }); // "/home/anna/.euler-files.json"
+ */
 export function configPath(env: Env = process.env): string {
   if (env.EF_CONFIG) return env.EF_CONFIG;
   if (env.HOME) return `${env.HOME.replace(/\/+$/, "")}/.euler-files.json`;
@@ -149,6 +154,9 @@ async function whereBroken(text: string): Promise<string> {
  *
  * @param path the file it came from, for the error
  * @throws {EfError} CONFIG_INVALID
+ * @example
+ * const config = checkConfig({ version: 1, scratch_base: "$SCRATCH" }, "here");
+ * console.log(config.parallel_jobs); // 4
  */
 export function checkConfig(raw: unknown, path: string): Config {
   assertObject(raw, path);

@@ -71,7 +71,7 @@ const leaseOf = (path: string) => `${path}.lease`;
  *
  * @throws {EfError} LOCK_TIMEOUT; LOCK_FAILED if the file cannot be used; the signal's reason if that aborts
  * @example
- * await using _ = await lock("/scratch/me/.HF_HOME.lock", { timeoutS: 300 });
+ * await using _ = await lock(`${process.env.SCRATCH}/.HF_HOME.lock`, { timeoutS: 300 });
  */
 export async function lock(path: string, options: LockOptions): Promise<Held> {
   const wait = patience(path, options);

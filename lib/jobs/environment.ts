@@ -206,6 +206,3 @@ else
     "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-input -r "$1.txt" >&2 9>&-
 fi || { code=$?; rm -rf -- "$1"; exit $code; }
 : >"$1/.complete"`;
-
-/** The directory of a package's archive there. */
-export const packagePath = (place: Place, archive: string): string => `${place.work}/packages/${basename(archive)}`;

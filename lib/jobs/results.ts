@@ -5,6 +5,7 @@ import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import { writeAtomic } from "../base/files.ts";
 import { type Env, present } from "../base/paths.ts";
 import type { Host } from "../clusters/host.ts";
+import type { PackageResult } from "../pack/package.ts";
 import { type JobPhase, type JobRecord, jobDir } from "./record.ts";
 
 /** An exception of the code that was run. */
@@ -87,9 +88,9 @@ export function readResult(env: Env, record: JobRecord): JobResult {
     return ok ? { ...base, ok } : { ...base, ok: false, ...(code === 0 ? { reason: "it left no result" } : {}) };
   }
   try {
-    const result = JSON.parse(text);
+    const result = JSON.parse(text) as PackageResult;
     if (result.ok !== true) return { ...base, ok: false, error: errorOf(result.error) };
-    if (typeof result.pickle === "string") {
+    if ("pickle" in result) {
       return { ...base, ok: true, pickle: { path: join(dir, "result.pickle"), type: String(result.type) } };
     }
     return { ...base, ok: true, value: result.value, valueText: valueTextOf(text, result.value) };

@@ -109,7 +109,7 @@ function readSteady(path: string): Entry {
 }
 
 /** As pip and uv read it: `numpy==2.1.0`. */
-export const requirementsOf = ({ dependencies }: Pick<PackageMetadata, "dependencies">): string =>
+const requirementsOf = ({ dependencies }: Pick<PackageMetadata, "dependencies">): string =>
   dependencies.packages.map(({ name, version }) => `${name}${version === null ? "" : `==${version}`}\n`).join("");
 
 /** The SHA-256 of everything: each path, whether it is executable, each byte, and what is said of them. */

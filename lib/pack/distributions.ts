@@ -32,7 +32,7 @@ export interface Installed {
 }
 
 /** @see https://peps.python.org/pep-0503/#normalized-names */
-export const normalName = (name: string): string => name.toLowerCase().replace(/[-_.]+/g, "-");
+const normalName = (name: string): string => name.toLowerCase().replace(/[-_.]+/g, "-");
 
 /** @throws {EfError} NOT_RUNNABLE if it is no environment */
 export function installedIn(venv: string): Installed {

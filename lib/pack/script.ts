@@ -4,7 +4,7 @@ import { basename, dirname, extname, relative } from "node:path";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 
 /** What `ef run` brings: left as imports. */
-export const provided = ["ef", "zx", "zx/globals", "valibot", "consola", "citty"] as const;
+const provided = ["ef", "zx", "zx/globals", "valibot", "consola", "citty"] as const;
 
 /** Bun's bundler, as far as it is used here: the library has no types of Bun. */
 interface Bundler {

@@ -7,7 +7,7 @@ import { type Env, expandPath } from "../base/paths.ts";
 import { openPackage, type Packed } from "./archive.ts";
 
 /** @throws {EfError} UNSET_VARIABLE without HOME */
-export function packageDir(env: Env): string {
+function packageDir(env: Env): string {
   const { EF_PACKAGE_DIR: own, XDG_CACHE_HOME: cache } = env;
   if (own) return resolve(expandPath(own, env, "EF_PACKAGE_DIR"));
   if (cache && isAbsolute(cache)) return join(cache, "ef/packages");

@@ -116,7 +116,7 @@ const seen = new Map<string, Promise<Seen>>();
 /** Run the script in a runtime, once. */
 async function runOf(name: string): Promise<Seen> {
   const known = seen.get(name);
-  if (known) return known;
+  if (known !== undefined) return known;
   const started = (async () => {
     const runtime = runtimes.find((one) => one.name === name);
     if (!runtime) throw new Error(name);
