@@ -1,6 +1,6 @@
 /** The parts of `ef submit` and `ef jobs` that need no cluster: scripts in the shells that run them, records, options. */
 import { expect, test } from "bun:test";
-import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { ClusterConfig } from "../../lib/config/schema.ts";
 import { parseLook, standing } from "../../lib/jobs/look.ts";
@@ -100,7 +100,7 @@ test("a job that was killed from outside is lost, one whose number another proce
   const { code, stderr } = await sh(at, "sh", cancelScript, [dir]);
   expect([code, stderr]).toEqual([3, "it runs on another-node\n"]);
   expect(
-    standing(parseLook(Buffer.from((await sh(at, "sh", lookScript, ["/nonexistent", "0", "0", "9"])).stdout))),
+    standing(parseLook(Buffer.from((await sh(at, "sh", lookScript, [join(at.dir, "gone"), "0", "0", "9"])).stdout))),
   ).toEqual({
     ...{ state: "lost", exitCode: undefined, reason: "its directory is gone" },
   });
@@ -114,6 +114,7 @@ test("a job that Slurm starts once more begins anew", async () => {
   mkdirSync(join(dir, "work"));
   writeFileSync(join(dir, "result.json"), "old");
   writeFileSync(join(dir, "result.pickle"), "old");
+  rmSync(join(dir, "status"));
   await sh(at, "sh", startScript, [dir]);
   await ended();
   for (const name of ["work", "result.json", "result.pickle"]) expect(existsSync(join(dir, name))).toBe(false);
