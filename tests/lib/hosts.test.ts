@@ -282,8 +282,8 @@ await host.run(["sleep", "4219"]);`,
     try {
       const large = join(at.dir, "2m");
       writeFileSync(large, randomBytes(2 << 20));
-      for (const copying of [host.put(large, join(full, "x")), host.get(large, join(full, "y"))]) {
-        const { code, message } = await failure(copying);
+      for (const copy of [() => host.put(large, join(full, "x")), () => host.get(large, join(full, "y"))]) {
+        const { code, message } = await failure(copy());
         expect(code).toBe("NO_SPACE");
         expect(message).toMatch(new RegExp(`Cannot copy .*${full}/[xy].*: .*[Nn]o space left`));
       }

@@ -89,6 +89,7 @@ test.each(shells)("in %s: a job is cancelled with all that it started", async (s
 test("a job that was killed from outside is lost, one whose number another process has too", async () => {
   using at = new Home();
   const { dir, look } = await started(at, "sh", "exec sleep 600");
+  await until("its start", async () => (await look()).phase === "running");
   const [pid = "", start = "", host = ""] = readFileSync(join(dir, "pid"), "utf8").trim().split(" ");
   process.kill(-Number(pid), "SIGKILL");
   expect(await until("its end", async () => (await look()).alive === "no")).toBe(true);
