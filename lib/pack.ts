@@ -1,12 +1,13 @@
 /** Packages of code: a function, or a script, with all that it needs, in one archive that is the same for the same input. */
-import { lstatSync, mkdirSync, readdirSync, statSync } from "node:fs";
-import { resolve } from "node:path";
+import { mkdirSync, readdirSync, statSync } from "node:fs";
+import { basename, dirname, resolve } from "node:path";
 import { EfError, reasonOf } from "./base/errors.ts";
-import type { Env } from "./base/paths.ts";
+import { type Env, isWithin } from "./base/paths.ts";
 import type { ClusterConfig } from "./config/schema.ts";
 import type { PackageFile } from "./pack/analysis.ts";
-import { type Contents, canonical, type Opened, openPackage, packFiles, sha256, writeEntries } from "./pack/archive.ts";
+import { type Contents, canonical, packFiles, sha256 } from "./pack/archive.ts";
 import { namedData } from "./pack/named-data.ts";
+import { type Opened, openPackage, writeEntries } from "./pack/open.ts";
 import type { PackageInfo, PackageMetadata } from "./pack/package.ts";
 import { analysePython } from "./pack/python.ts";
 import { bundleScript } from "./pack/script.ts";
@@ -34,7 +35,7 @@ interface PackOptions {
   environment?: Readonly<Record<string, string>>;
   /** Where the archive is to be. @default its own name in `$EF_PACKAGE_DIR`, else `~/.cache/ef/packages` */
   output?: string;
-  /** What relative paths are relative to, and where the code runs. @default the working directory */
+  /** What relative paths are relative to, and where the code runs. @default that of the context, else the working directory */
   cwd?: string;
   /** Directory that holds all of it. @default the working directory, if the file is below it */
   root?: string;
@@ -73,7 +74,7 @@ export async function packageFunction(
   options: PackageFunctionOptions,
   context?: ExecutionContext,
 ): Promise<PackageInfo> {
-  const cwd = resolve(options.cwd ?? ".");
+  const cwd = resolve(options.cwd ?? context?.workingDirectory ?? ".");
   const at = (path: string) => resolve(cwd, path);
   const given = {
     args: [...(options.args ?? context?.functionArgs ?? [])],
@@ -104,7 +105,9 @@ export async function packageFunction(
     arguments: { args: given.args, kwargs: { ...given.kwargs } },
     ...{ pickle: options.pickle ?? false, warnings },
   };
-  return made(contents, merged(analysis.files, named), {}, options, context);
+  const isNamed = ({ why }: PackageFile) => why === "named";
+  const found = named.filter((each) => !isNamed(each));
+  return made(contents, merged(found, analysis.files, named.filter(isNamed)), {}, options, context);
 }
 
 /** The directory that the analysis took for the root: that of its archive paths. */
@@ -135,10 +138,10 @@ export interface PackageScriptOptions extends PackOptions {
  * console.log(packagePath);
  */
 export async function packageScript(options: PackageScriptOptions, context?: ExecutionContext): Promise<PackageInfo> {
-  const cwd = resolve(options.cwd ?? ".");
+  const cwd = resolve(options.cwd ?? context?.workingDirectory ?? ".");
   const file = resolve(cwd, options.file);
-  const { path, content } = await bundleScript(file);
   const root = resolve(cwd, options.root ?? ".");
+  const { path, files } = await bundleScript(file, isWithin(file, root) ? root : dirname(file));
   const data = namedData(
     (options.data ?? []).map((each) => resolve(cwd, each)),
     root,
@@ -147,7 +150,7 @@ export async function packageScript(options: PackageScriptOptions, context?: Exe
   const contents: Contents = {
     ...{ format: 1, kind: "script" },
     function_info: {
-      name: path.slice("files/".length, -".mjs".length),
+      name: basename(path, ".mjs"),
       module: "",
       file: path,
       lineno: 1,
@@ -162,7 +165,7 @@ export async function packageScript(options: PackageScriptOptions, context?: Exe
     environment: { ...context?.environmentVariables, ...options.environment },
     arguments: { args: [...(options.args ?? [])], kwargs: {} },
   };
-  return made(contents, data, { [path]: content }, options, context);
+  return made(contents, data, files, options, context);
 }
 
 function made(
@@ -173,7 +176,7 @@ function made(
   context: ExecutionContext | undefined,
 ): PackageInfo {
   for (const { path, source, why } of files) {
-    const secret = why === "data" ? secretIn(path, source) : undefined;
+    const secret = why === "named" ? undefined : secretIn(path, source, why);
     if (secret === undefined) continue;
     throw new EfError("NOT_PACKABLE", `Cannot pack ${source}: ${secret}`, {
       hint: "if it is to leave this machine, name it: --data FILE; else leave it out: --exclude PATTERN",
@@ -182,7 +185,7 @@ function made(
   }
   const packed = packFiles(contents, files, texts);
   const path = dryRun ? "" : keep(packed, env, output);
-  return infoOf(path, { metadata: packed.metadata, sizeBytes: packed.bytes.length }, context?.clusterConfig ?? null);
+  return infoOf(path, { metadata: packed.metadata, sizeBytes: packed.sizeBytes }, context?.clusterConfig ?? null);
 }
 
 function infoOf(
@@ -197,7 +200,7 @@ function infoOf(
     functionName: metadata.function_info.name,
     dependencies,
     sizeBytes,
-    createdAt: path === "" ? new Date() : lstatSync(path).mtime,
+    createdAt: path === "" ? new Date() : statSync(path).mtime,
     configHash: sha256(Buffer.from(canonical(cluster))),
     metadata: {
       ...metadata,

@@ -1,10 +1,22 @@
 /** Where packages are kept: `$EF_PACKAGE_DIR`, else `$XDG_CACHE_HOME/ef/packages`, else `~/.cache/ef/packages`. */
-import { lstatSync, mkdirSync, readdirSync, statSync, unlinkSync } from "node:fs";
+import {
+  closeSync,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  statSync,
+  unlinkSync,
+  utimesSync,
+} from "node:fs";
 import { isAbsolute, join, resolve } from "node:path";
 import { EfError, reasonOf, writeError } from "../base/errors.ts";
 import { writeAtomic } from "../base/files.ts";
 import { type Env, expandPath } from "../base/paths.ts";
-import { openPackage, type Packed } from "./archive.ts";
+import type { Packed } from "./archive.ts";
+import { readMetadata } from "./open.ts";
 
 /** @throws {EfError} UNSET_VARIABLE without HOME */
 function packageDir(env: Env): string {
@@ -20,16 +32,18 @@ const nameOf = (functionName: string, id: string): string => {
   return `${name.slice(0, 60) || "package"}-${id.slice(0, 16)}.zip`;
 };
 const pattern = /^[A-Za-z0-9_.-]+-[0-9a-f]{16}\.zip$/;
+/** What a run that was killed left: as `tempBeside` names it. */
+const leftPattern = /^\.[A-Za-z0-9_.-]+-[0-9a-f]{16}\.zip\.ef-.+-\d+-[0-9a-f]{16}\.tmp$/;
 
 /**
  * Keep a package, 0600: one that is there already and whole is not written again.
  *
- * @param output another file than its own name in the store
+ * @param output another file than its own name in the store; what is there must be a package
  * @returns its path
- * @throws {EfError} IO, NO_SPACE; BAD_ROOT if the store is somebody else's
+ * @throws {EfError} IO, NO_SPACE; BAD_ROOT if the store is somebody else's; EXISTS
  */
-export function keep({ id, bytes, metadata }: Packed, env: Env, output?: string): string {
-  if (output !== undefined) return write(resolve(output), bytes);
+export function keep({ id, pieces, sizeBytes, metadata }: Packed, env: Env, output?: string): string {
+  if (output !== undefined) return write(replaceable(resolve(output)), pieces);
   const dir = packageDir(env);
   try {
     mkdirSync(dir, { recursive: true, mode: 0o700 });
@@ -42,7 +56,24 @@ export function keep({ id, bytes, metadata }: Packed, env: Env, output?: string)
   }
   assertOwn(dir);
   const path = join(dir, nameOf(metadata.function_info.name, id));
-  return isWhole(path, id) ? path : write(path, bytes);
+  if (!isTheSame(path, pieces, sizeBytes)) return write(path, pieces);
+  const now = new Date();
+  utimesSync(path, now, now); // it was asked for today: --clean goes by that
+  return path;
+}
+
+/** A file of another kind was not meant. */
+function replaceable(path: string): string {
+  const there = statSync(path, { throwIfNoEntry: false });
+  if (!there || readMetadata(path)) return path;
+  throw new EfError(
+    "EXISTS",
+    `Cannot write ${path}: ${there.isFile() ? "it is there, and no package" : "it is no file"}`,
+    {
+      hint: "choose another name",
+      path,
+    },
+  );
 }
 
 /** Who may write there could put another package in the place of one. */
@@ -58,17 +89,29 @@ function assertOwn(dir: string): void {
   });
 }
 
-function isWhole(path: string, id: string): boolean {
+/** Is it there, byte for byte? */
+function isTheSame(path: string, pieces: readonly Uint8Array[], sizeBytes: number): boolean {
+  if (!lstatSync(path, { throwIfNoEntry: false })?.isFile()) return false;
+  const fd = openSync(path, "r");
   try {
-    return lstatSync(path).isFile() && openPackage(path).metadata.package_id === id;
-  } catch {
-    return false; // not there, or not whole
+    if (fstatSync(fd).size !== sizeBytes) return false;
+    const buffer = Buffer.allocUnsafe(1 << 20);
+    for (const piece of pieces) {
+      for (let at = 0; at < piece.length; ) {
+        const got = readSync(fd, buffer, 0, Math.min(buffer.length, piece.length - at), null);
+        if (got === 0 || buffer.compare(piece, at, at + got, 0, got) !== 0) return false;
+        at += got;
+      }
+    }
+    return true;
+  } finally {
+    closeSync(fd);
   }
 }
 
-function write(path: string, bytes: Uint8Array): string {
+function write(path: string, pieces: readonly Uint8Array[]): string {
   try {
-    writeAtomic(path, bytes, 0o600);
+    writeAtomic(path, pieces, 0o600);
     return path;
   } catch (error) {
     throw writeError(`Cannot write ${path}`, path, error);
@@ -84,10 +127,11 @@ export function removeOlder(olderThanS: number, env: Env): string[] {
   const dir = packageDir(env);
   const limitMs = Date.now() - olderThanS * 1000;
   const removed: string[] = [];
-  for (const name of namesIn(dir).filter((each) => pattern.test(each))) {
+  for (const name of namesIn(dir)) {
     const path = join(dir, name);
     const stat = lstatSync(path, { throwIfNoEntry: false });
-    if (!stat?.isFile() || stat.mtimeMs > limitMs || !isPackage(path)) continue;
+    if (!stat?.isFile() || stat.mtimeMs > limitMs) continue;
+    if (!leftPattern.test(name) && !(pattern.test(name) && readMetadata(path))) continue; // not ours
     try {
       unlinkSync(path);
       removed.push(path);
@@ -96,15 +140,6 @@ export function removeOlder(olderThanS: number, env: Env): string[] {
     }
   }
   return removed;
-}
-
-function isPackage(path: string): boolean {
-  try {
-    openPackage(path);
-    return true;
-  } catch {
-    return false; // not ours, or damaged: left to its owner
-  }
 }
 
 function namesIn(dir: string): string[] {

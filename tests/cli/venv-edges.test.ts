@@ -168,7 +168,7 @@ describe.skipIf(!haveUv)("venv, among other things [needs uv]", () => {
     const { stdout } = await at.ef(["venv", "activate", "--json"]);
     expect(JSON.parse(stdout).live[0]).toMatchObject({
       changed: false,
-      packages: expect.arrayContaining(["packaging==26.3"]),
+      packages: expect.arrayContaining([expect.stringMatching(/^packaging==/)]),
     });
   });
 
