@@ -6,6 +6,7 @@ import { mapLimit } from "../../lib/base/async.ts";
 import { haveUv, makeEnv, withUv } from "../envs.ts";
 import { type PythonProject, projects } from "../functions.ts";
 import { efArgv, Home, isBinary, until } from "../helpers.ts";
+import { baseSif, haveApptainer, withApptainer } from "../images.ts";
 import { haveSlurm, slurmEnv, withSlurm } from "../slurm.ts";
 import { haveSshd, type Sshd, startSshd } from "../sshd.ts";
 import { Terminal } from "../terminal.ts";
@@ -251,6 +252,26 @@ test.skipIf(!haveSshd || !isBinary || !haveUv)(
     expect([script.code, script.stdout]).toEqual([4, '7 [ "a b" ]\n']);
   },
 );
+
+test.skipIf(!haveApptainer)("in an image: its Python, and the job's directory inside [needs apptainer]", async () => {
+  using at = user("here", {
+    "main.py":
+      "import os, sys\ndef run(x):\n    return [x, 'APPTAINER_CONTAINER' in os.environ, os.getcwd().split('/')[-1]]\n",
+  });
+  withApptainer(at);
+  const { code, stdout, stderr } = await at.ef([
+    "submit",
+    "main.py:run",
+    "--args",
+    "[1]",
+    "--cluster",
+    "c",
+    "--image",
+    baseSif,
+  ]);
+  expect([code, stderr]).toEqual([0, stderr]);
+  expect(JSON.parse(stdout)).toEqual([1, true, "files"]);
+});
 
 test("what is wrong is said before anything is sent", async () => {
   using at = user("here", { "main.py": main, "notes.ipynb": "{}" });
