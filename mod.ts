@@ -109,6 +109,7 @@ export {
   packageFunction,
   packageFunctionForExecution,
   packageScript,
+  pythonFunctions,
   unpackPackage,
 } from "./lib/pack.ts";
 export {

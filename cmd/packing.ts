@@ -1,10 +1,17 @@
 /** What `ef pack` and `ef submit` share: the flags that say what goes into a package, and the packing. */
-import { existsSync, lstatSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { EfError } from "../lib/base/errors.ts";
 import { humanBytes, plural } from "../lib/base/units.ts";
 import type { PackageInfo } from "../lib/pack/package.ts";
-import { inspectPackage, type PackageFunctionOptions, packageFunction, packageScript } from "../lib/pack.ts";
+import {
+  inspectPackage,
+  type PackageFunctionOptions,
+  packageFunction,
+  packageScript,
+  pythonFunctions,
+} from "../lib/pack.ts";
 import type { Args } from "./args.ts";
+import { exactJson } from "./exact-json.ts";
 import { say, warn } from "./process.ts";
 import { given } from "./ws.ts";
 
@@ -52,7 +59,7 @@ export const packing = {
   pickle: { type: "boolean", description: "Allow a result that is no JSON, as a pickle" },
 } as const satisfies Args;
 
-interface PackingArgs {
+export interface PackingArgs {
   args: string | undefined;
   kwargs: string | undefined;
   data: string[];
@@ -84,7 +91,7 @@ export async function pack(
     refuse(args, ["kwargs", "path", "pins", "pickle"], "a script");
     return packageScript({ ...common, file: target, args: textsOf(args.args) });
   }
-  const { file, functionName } = splitTarget(target);
+  const { file, functionName } = await splitTarget(target);
   const { VIRTUAL_ENV: active } = process.env;
   const venv = args.pins ?? (active !== undefined && active !== "" && existsSync(active) ? active : undefined);
   return packageFunction({
@@ -115,14 +122,19 @@ function refuse(args: PackingArgs, names: (keyof PackingArgs)[], what: string): 
 }
 
 /** By the last colon: a name may have others. */
-function splitTarget(target: string): { file: string; functionName: string } {
-  const at = target.lastIndexOf(":");
-  const [file, functionName] = at < 0 ? [target, ""] : [target.slice(0, at), target.slice(at + 1)];
-  if (file !== "" && /^[\p{L}_][\p{L}\p{N}_]*(?:\.[\p{L}_][\p{L}\p{N}_]*)?$/u.test(functionName))
+async function splitTarget(target: string): Promise<{ file: string; functionName: string }> {
+  const isFile = statSync(target, { throwIfNoEntry: false })?.isFile() ?? false;
+  const at = isFile ? -1 : target.lastIndexOf(":");
+  const [file, functionName] = [target.slice(0, at), target.slice(at + 1)];
+  if (at > 0 && /^[\p{L}_][\p{L}\p{N}_]*(?:\.[\p{L}_][\p{L}\p{N}_]*)?$/u.test(functionName))
     return { file, functionName };
-  const isFile = lstatSync(target, { throwIfNoEntry: false })?.isFile();
-  throw new EfError("USAGE", `Cannot tell which function of ${JSON.stringify(target)} is meant`, {
-    hint: isFile ? `write: ${target}:FUNCTION` : "write: FILE.py:FUNCTION, FILE.ts or PACKAGE.zip",
+  if (!isFile)
+    throw new EfError("USAGE", `Cannot tell which function of ${JSON.stringify(target)} is meant`, {
+      hint: "write: FILE.py:FUNCTION, FILE.ts or PACKAGE.zip",
+    });
+  const names = await pythonFunctions(target);
+  throw new EfError("USAGE", `Cannot pack ${target} without the name of a function`, {
+    hint: names.length > 0 ? `write ${target}:FUNCTION; there are: ${names.join(", ")}` : "it defines none at its top",
   });
 }
 
@@ -142,41 +154,25 @@ function variables(texts: readonly string[]): Record<string, string> {
   );
 }
 
-type Keep = (key: string, value: unknown, context?: { source?: string }) => unknown;
-
-/** Numbers keep their digits: Python's whole numbers have no end. (ECMAScript proposal JSON.parse source text access.) */
-const keepDigits: Keep = (_, value, context) =>
-  typeof value === "number" && context?.source !== undefined && context.source !== String(value)
-    ? (JSON as unknown as { rawJSON(text: string): unknown }).rawJSON(context.source)
-    : value;
-
-function parseJson(text: string, flag: string): unknown {
-  try {
-    return JSON.parse(text, keepDigits as (key: string, value: unknown) => unknown);
-  } catch (error) {
-    throw new EfError("USAGE", `--${flag}: not JSON (${(error as Error).message})`, {
-      hint: `e.g. --args '[1, "two"]' --kwargs '{"x": 3}'`,
-    });
-  }
-}
-
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
 function valuesOf({ args, kwargs }: PackingArgs): { args: unknown[]; kwargs: Record<string, unknown> } {
-  const first = args === undefined ? [] : parseJson(args, "args");
-  const named = kwargs === undefined ? {} : parseJson(kwargs, "kwargs");
+  const first = args === undefined ? [] : exactJson(args, "--args");
+  const named = kwargs === undefined ? {} : exactJson(kwargs, "--kwargs");
   if (!isObject(named)) throw new EfError("USAGE", "--kwargs: expected a JSON object");
   if (Array.isArray(first)) return { args: first, kwargs: named };
   if (!isObject(first))
     throw new EfError("USAGE", "--args: expected a JSON list, or an object", {
       hint: `for one argument: --args '[${args}]'`,
     });
+  const twice = Object.keys(first).find((name) => Object.hasOwn(named, name));
+  if (twice !== undefined) throw new EfError("USAGE", `--kwargs: ${twice} is in --args, too`);
   return { args: [], kwargs: { ...first, ...named } };
 }
 
 function textsOf(text: string | undefined): string[] {
-  const values = text === undefined ? [] : parseJson(text, "args");
+  const values = text === undefined ? [] : exactJson(text, "--args");
   if (Array.isArray(values) && values.every((each) => typeof each === "string")) return values;
   throw new EfError("USAGE", "--args: a script takes a JSON list of texts");
 }

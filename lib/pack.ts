@@ -9,7 +9,7 @@ import { type Contents, canonical, packFiles, sha256 } from "./pack/archive.ts";
 import { namedData } from "./pack/named-data.ts";
 import { type Opened, openPackage, writeEntries } from "./pack/open.ts";
 import type { PackageInfo, PackageMetadata } from "./pack/package.ts";
-import { analysePython } from "./pack/python.ts";
+import { analysePython, functionsIn } from "./pack/python.ts";
 import { bundleScript } from "./pack/script.ts";
 import { secretIn } from "./pack/secrets.ts";
 import { keep, removeOlder } from "./pack/store.ts";
@@ -92,10 +92,17 @@ export async function packageFunction(
   const base = root ?? rootOf(analysis.files, cwd);
   const named = namedData((options.data ?? []).map(at), base, options.exclude ?? []);
   const { dependencies, pythonVersion, importPaths, workingDirectory, warnings } = analysis;
-  const data = named.map(({ path, source }) => ({ path, size_bytes: statSync(source).size }));
+  const code = new Set(analysis.files.filter(({ why }) => why === "code").map(({ path }) => path));
+  const data = named
+    .filter(({ path }) => !code.has(path))
+    .map(({ path, source }) => ({ path, size_bytes: statSync(source).size }));
   const contents: Contents = {
     ...{ format: 1, kind: "python", function_info: analysis.functionInfo },
-    dependencies: { ...dependencies, data_files: merged(dependencies.data_files, data) },
+    dependencies: {
+      ...dependencies,
+      requires_dependencies: dependencies.requires_dependencies || data.length > 0,
+      data_files: merged(dependencies.data_files, data),
+    },
     ...{
       python_version: pythonVersion ?? context?.pythonVersion ?? null,
       import_paths: importPaths,
@@ -140,13 +147,11 @@ export interface PackageScriptOptions extends PackOptions {
 export async function packageScript(options: PackageScriptOptions, context?: ExecutionContext): Promise<PackageInfo> {
   const cwd = resolve(options.cwd ?? context?.workingDirectory ?? ".");
   const file = resolve(cwd, options.file);
-  const root = resolve(cwd, options.root ?? ".");
+  const paths = (options.data ?? []).map((each) => resolve(cwd, each));
+  // Alone, it is the same from wherever it is packed.
+  const root = options.root === undefined && paths.length === 0 ? dirname(file) : resolve(cwd, options.root ?? ".");
   const { path, files } = await bundleScript(file, isWithin(file, root) ? root : dirname(file));
-  const data = namedData(
-    (options.data ?? []).map((each) => resolve(cwd, each)),
-    root,
-    options.exclude ?? [],
-  );
+  const data = namedData(paths, root, options.exclude ?? []);
   const contents: Contents = {
     ...{ format: 1, kind: "script" },
     function_info: {
@@ -252,8 +257,25 @@ export async function unpackPackage(archive: string, dir: string): Promise<Packa
  * @example
  * const removed = cleanPackages({ olderThanS: 30 * 24 * 3600 });
  */
-export const cleanPackages = ({ olderThanS, env = process.env }: { olderThanS: number; env?: Env }): string[] =>
-  removeOlder(olderThanS, env);
+export const cleanPackages = ({
+  olderThanS,
+  dryRun = false,
+  env = process.env,
+}: {
+  olderThanS: number;
+  /** Only find them. @default false */
+  dryRun?: boolean;
+  env?: Env;
+}): string[] => removeOlder(olderThanS, env, dryRun);
+
+/**
+ * The functions at the top of a Python file, for {@link packageFunction}: without those that begin with `_`.
+ *
+ * @throws {EfError} USAGE, NOT_PACKABLE
+ * @example
+ * for (const functionName of await pythonFunctions("analysis.py")) console.log(functionName);
+ */
+export const pythonFunctions = (file: string): Promise<string[]> => functionsIn(resolve(file));
 
 /**
  * How a function is to be run: for {@link packageFunction}.

@@ -11,7 +11,7 @@ import { isWithin } from "../base/paths.ts";
 import type { Analysis, AnalysisRequest } from "./analysis.ts";
 import { isClusterCall, wantedBy } from "./data-calls.ts";
 import { type Distribution, type Installed, installedIn, withRequirements } from "./distributions.ts";
-import { assertFunction, checkArguments, definitionAt, localFunctions } from "./functions.ts";
+import { assertFunction, checkArguments, definitionAt, functionsOf, localFunctions } from "./functions.ts";
 import { Gathering, shorten } from "./gathering.ts";
 import { Modules, placeOf } from "./modules.ts";
 import type { PackageImport } from "./package.ts";
@@ -35,6 +35,12 @@ export interface ReadModule {
 export async function analysePython(request: AnalysisRequest): Promise<Analysis> {
   assertPythonFile(request.file);
   return new Analyser(request).run();
+}
+
+/** What could be packed of a Python file. @throws {EfError} NOT_PACKABLE, USAGE */
+export async function functionsIn(file: string): Promise<string[]> {
+  assertPythonFile(file);
+  return functionsOf({ facts: factsOf(await parsePython(readCode(file), file)) });
 }
 
 class Analyser {
@@ -305,7 +311,7 @@ class Analyser {
         this.#got.warn(
           this.request.file,
           1,
-          `not pinned, as no environment was given (--venv DIR): ${[...this.#loose].sort().join(", ")}`,
+          `not pinned, as no environment was given (--pins DIR): ${[...this.#loose].sort().join(", ")}`,
         );
       return [...this.#loose].sort().map((name) => ({ name, version: null }));
     }

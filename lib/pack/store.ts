@@ -121,9 +121,10 @@ function write(path: string, pieces: readonly Uint8Array[]): string {
 /**
  * Remove packages that are older than so many seconds: only those that ef made.
  *
+ * @param dryRun only find them
  * @returns their paths
  */
-export function removeOlder(olderThanS: number, env: Env): string[] {
+export function removeOlder(olderThanS: number, env: Env, dryRun: boolean): string[] {
   const dir = packageDir(env);
   const limitMs = Date.now() - olderThanS * 1000;
   const removed: string[] = [];
@@ -133,7 +134,7 @@ export function removeOlder(olderThanS: number, env: Env): string[] {
     if (!stat?.isFile() || stat.mtimeMs > limitMs) continue;
     if (!leftPattern.test(name) && !(pattern.test(name) && readMetadata(path))) continue; // not ours
     try {
-      unlinkSync(path);
+      if (!dryRun) unlinkSync(path);
       removed.push(path);
     } catch (cause) {
       throw new EfError("IO", `Cannot remove ${path}: ${reasonOf(cause)}`, { path, cause });

@@ -52,6 +52,7 @@ test("the names of the library", () => {
     "presets",
     "pruneModes",
     "push",
+    "pythonFunctions",
     "setKey",
     "shellInit",
     "stage",
