@@ -70,7 +70,7 @@ const like = (name: string, known: readonly string[]): string | undefined => {
 };
 
 /** What could be packed of a file. */
-const functionsOf = ({ facts }: Pick<ReadModule, "facts">): string[] =>
+export const functionsOf = ({ facts }: Pick<ReadModule, "facts">): string[] =>
   [...facts.definitions]
     .filter(([name, { kind }]) => kind === "function" && !name.startsWith("_"))
     .map(([name]) => name);
