@@ -122,13 +122,17 @@ export function idOf(text: string, files: readonly Omit<Listed, "size_bytes">[])
 
 export const sha256 = (content: Uint8Array): string => createHash("sha256").update(content).digest("hex");
 
-/** JSON with keys in order, so that equal values are equal texts. Numbers of `JSON.rawJSON` keep their digits. */
-export function canonical(value: unknown): string {
-  const inOrder = (each: unknown): unknown => {
-    if (typeof each !== "object" || each === null || Array.isArray(each) || isRaw(each)) return each;
-    return Object.fromEntries(Object.entries(each).sort(([a], [b]) => (a < b ? -1 : 1)));
-  };
-  return `${JSON.stringify(value, (_, each) => inOrder(each), 2)}\n`;
+/**
+ * JSON with keys in order, so that equal values are equal texts; within `arguments` as they were given, since Python keeps that order.
+ * Numbers of `JSON.rawJSON` keep their digits.
+ */
+export const canonical = (value: unknown): string => `${JSON.stringify(inOrder(value), null, 2)}\n`;
+
+function inOrder(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(inOrder);
+  if (typeof value !== "object" || value === null || isRaw(value)) return value;
+  const entries = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
+  return Object.fromEntries(entries.map(([key, each]) => [key, key === "arguments" ? each : inOrder(each)]));
 }
 
 /** (ECMAScript proposal JSON.parse source text access.) */
