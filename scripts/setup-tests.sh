@@ -14,6 +14,7 @@ log=$cache/setup-tests.log
 euler_files=euler-files==1.1.0
 uv=uv==0.13.9
 kslurm=kslurm==0.6.4
+clustrix=clustrix==0.1.1
 wheels=$cache/wheels
 # Binaries, console scripts, a launcher that is no Python (ruff), packages without any binary.
 packages="pip setuptools wheel numpy ruff black ipython six"
@@ -129,6 +130,20 @@ get_wheels() {
   touch "$wheels/.for-$packages"
 }
 
+have_clustrix() {
+  [ -e "$cache/clustrix/.installed-$clustrix" ]
+}
+
+# In an environment of its own: the tests pack its documentation's examples by both.
+install_clustrix() {
+  echo "Installing $clustrix from PyPI (log: $log) ..." >&2
+  {
+    rm -rf "$cache/clustrix" && "$test_python" -m venv "$cache/clustrix" &&
+      "$cache/clustrix/bin/python" -m pip install --quiet "$clustrix"
+  } >>"$log" 2>&1 </dev/null || return 1
+  touch "$cache/clustrix/.installed-$clustrix"
+}
+
 missing=$(missing_tools)
 if [ -n "$missing" ]; then
   # shellcheck disable=SC2046 # a list of packages
@@ -142,10 +157,13 @@ if ! have_wheels && [ -n "$test_python" ]; then
   get_wheels || { apt_install python3-venv python3-pip && get_wheels; }
 fi
 
+have_clustrix || [ -z "$test_python" ] || install_clustrix
+
 missing_tools | while IFS='|' read -r check packages skipped; do
   echo "Missing: $check (Debian: $(echo $packages)). Skipped: $skipped" >&2
 done
 have_packages || echo "Missing: $euler_files, $uv, $kslurm. Skipped: every test beside euler-files and kslurm, and with uv" >&2
+have_clustrix || echo "Missing: $clustrix. Skipped: packages beside it" >&2
 have_wheels || echo "Missing: wheels of $packages. Skipped: every test with environments" >&2
 
 sh scripts/setup-apptainer.sh
