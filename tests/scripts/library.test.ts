@@ -42,7 +42,7 @@ function user(): Home {
   });
   const hf = join(at.home, "hf");
   for (let i = 0; i < manyFiles; i++) {
-    const dir = join(hf, `many/${i % 20}`);
+    const dir = join(at.home, `torch/${i % 20}`);
     if (i < 20) mkdirSync(dir, { recursive: true });
     writeFileSync(join(dir, `${i}`), `${i}`);
   }
@@ -62,7 +62,7 @@ function user(): Home {
     "import json\nfrom helper import twice\n\ndef main(x=1):\n    return json.dumps(twice(x))\n",
   );
   at.write("code/helper.py", "def twice(x):\n    return 2 * x\n");
-  at.configure({ HF_HOME: "hf" }, { ef: { venv_store: "~/store" } });
+  at.configure({ HF_HOME: "hf", TORCH_HOME: "torch" }, { ef: { venv_store: "~/store" } });
   new Workspaces(at, { user: "anna" });
   Object.assign(at.env, { FAKES: fakes, DT_STATE: join(at.dir, "dt"), REPORT: join(at.dir, "report.json") });
   library.installIn(at.home);
@@ -123,7 +123,7 @@ async function runOf(name: string): Promise<Seen> {
     using at = user();
     const { stdout, stderr, code } = await runIn(runtime, join(at.home, "script.js"), at);
     const text = at.exists(join(at.dir, "report.json")) ? at.read(join(at.dir, "report.json")) : "{}";
-    const scratch = treeOf(at.cache("HF_HOME"));
+    const scratch = { ...treeOf(at.cache("HF_HOME")), ...treeOf(at.cache("TORCH_HOME")) };
     return {
       ...{ report: comparable(JSON.parse(text), at) as Seen["report"], scratch, stdout, stderr, code },
       moved: treeOf(join(at.home, "project/hf")),
@@ -227,7 +227,7 @@ test("the script does what it says", async () => {
   const { report, scratch } = await runOf("bun");
   expect(report).toMatchObject({
     sync: { errors: [], types: ["copying", "progress", "result"] },
-    verify: { vars: [{ status: "same" }], errors: [] },
+    verify: { vars: [{ status: "same" }, { status: "same" }], errors: [] },
     push: { errors: [], vars: [{ status: "pushed" }] },
     unknown: { error: true, code: "UNKNOWN_VAR", exit: 2 },
     stopped: { error: false, message: "enough" },

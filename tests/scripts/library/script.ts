@@ -38,7 +38,7 @@ await note("fresh", async () => (await ef.sync(config)).steps);
 await note("forced", async () => (await ef.sync(config, { force: true, workers: 4 })).steps);
 await note("by rsync", async () => {
   const only = await ef.sync(ef.checkConfig({ ...config, ef: { transfer: { engine: "rsync" } } }, "test"), {
-    force: true,
+    ...{ force: true, only: ["HF_HOME"] },
   });
   return only.steps;
 });
@@ -48,8 +48,8 @@ await note("node-local", async () => {
   const disk = join(HOME, "disk");
   mkdirSync(disk);
   const env = { ...process.env, TMPDIR: disk };
-  const use = await ef.useLocal(config, { nodeLocal: true, env });
-  const { steps, errors } = await ef.sync(config, { nodeLocal: true, keep: false, env });
+  const use = await ef.useLocal(config, { nodeLocal: true, env, only: ["HF_HOME"] });
+  const { steps, errors } = await ef.sync(config, { nodeLocal: true, keep: false, env, only: ["HF_HOME"] });
   return { steps, errors, removed: await use.remove(), left: readdirSync(disk) };
 });
 
