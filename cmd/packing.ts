@@ -134,7 +134,7 @@ async function splitTarget(target: string): Promise<{ file: string; functionName
     });
   const names = await pythonFunctions(target);
   throw new EfError("USAGE", `Cannot pack ${target} without the name of a function`, {
-    hint: names.length > 0 ? `write ${target}:FUNCTION; there are: ${names.join(", ")}` : "it defines none at its top",
+    hint: names.length > 0 ? `write: ${target}:FUNCTION; there are: ${names.join(", ")}` : "it defines none at its top",
   });
 }
 

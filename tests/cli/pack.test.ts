@@ -75,7 +75,7 @@ describe("ef pack FILE.py:FUNCTION", () => {
     const at = project({ "odd: name.py": "def f(): return 1\n", "none.py": "x = 1\n" });
     const bare = await at.ef(["pack", "main.py"]);
     expect(bare.stderr).toBe(
-      "error: Cannot pack main.py without the name of a function\n  write main.py:FUNCTION; there are: run, other\n",
+      "error: Cannot pack main.py without the name of a function\n  write: main.py:FUNCTION; there are: run, other\n",
     );
     expect([bare.stdout, bare.code]).toEqual(["", 2]);
     expect((await at.ef(["pack", "none.py"])).stderr).toContain("it defines none at its top");
