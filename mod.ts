@@ -10,6 +10,15 @@
  * ```
  *
  * Nothing here prints, exits or listens to signals: progress comes by `onEvent`, a stop by `signal`.
+ *
+ * Built (`npm run build`: `dist/mod.js`), it runs under Bun, Node from 20.16 on, and Deno with `--allow-all`, on Linux. What it
+ * does is the same in all; only Bun calls the C library, so elsewhere
+ * - copies take longer; no holes, extended attributes or ACLs are kept, and nothing is copied inside a file server;
+ * - times are kept to the microsecond (Node) or the millisecond (Deno; those before 1970 not at all);
+ * - a name that is not UTF-8 is an error in Deno;
+ * - zstd needs the program `zstd` in Node before 22.15;
+ * - `packageScript` needs Bun.
+ *
  * @module
  */
 export {

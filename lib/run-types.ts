@@ -35,17 +35,17 @@ const tsconfig = {
  * checks the scripts in it.
  *
  * @returns what was written, without the files of `.ef-types`
- * @throws {EfError} EXISTS if there is a tsconfig.json of somebody else: nothing is written then; TOOL_MISSING from the sources; IO, NO_SPACE
+ * @throws {EfError} EXISTS if there is a tsconfig.json or ef.d.ts of somebody else: nothing is written then; TOOL_MISSING from the sources; IO, NO_SPACE
  */
 export async function writeTypes(dir: string): Promise<{ files: string[] }> {
   if (typeof EF_HAS_TYPES === "undefined")
     throw new EfError("TOOL_MISSING", "Cannot write types from the sources: they are in the binary", {
       hint: "npm run build, then: dist/ef run --types DIR",
     });
-  const config = join(dir, "tsconfig.json");
-  if (!isOurs(config))
+  const config = ["tsconfig.json", "ef.d.ts"].map((name) => join(dir, name)).find((path) => !isOurs(path));
+  if (config !== undefined)
     throw new EfError("EXISTS", `Cannot write ${config}: there is one already`, {
-      hint: 'write them into a directory of their own, and let that file extend the one there: "extends": "./DIR/tsconfig.json"',
+      hint: 'write them into a directory of their own; a tsconfig.json takes that over by: "extends": "./DIR/tsconfig.json"',
       path: config,
     });
   const { default: packed } = await import("ef-types");

@@ -77,7 +77,8 @@ const withNodePrefix: BunPlugin = {
 async function packageJson(): Promise<object> {
   const { name, version, description, license, type, engines } = await Bun.file(join(root, "package.json")).json();
   return {
-    ...{ name, version, description, license, type, engines },
+    ...{ name, version, description, license, type },
+    engines: { ...engines, node: ">=20.16" }, // process.getBuiltinModule
     exports: { ".": { types: "./mod.d.ts", default: "./mod.js" } },
     bin: { ef: "ef" },
     files: ["ef", "mod.js", "mod.d.ts", "ef.d.ts", "lib"],

@@ -1,6 +1,6 @@
 /** `ef run --types`: what an editor needs, and nothing else installed. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { Home, isBinary, run } from "../helpers.ts";
 
@@ -40,9 +40,16 @@ test.skipIf(!isBinary)(
     expect(wrong.stdout).toStartWith("wrong.ts(3,12): error TS2345");
     // Its own files are replaced, those of somebody else never.
     expect((await at.ef(["run", "--types", "s"])).code).toBe(0);
-    at.write("s/tsconfig.json", "{}");
-    const refused = await at.ef(["run", "--types", "s"]);
-    expect([refused.code, refused.stdout, at.read(join(dir, "tsconfig.json"))]).toEqual([2, "", "{}"]);
+    for (const [name, text] of [
+      ["tsconfig.json", "{}"],
+      ["ef.d.ts", "export {};"],
+    ] as const) {
+      using other = new Home({ [`s/${name}`]: text });
+      const refused = await other.ef(["run", "--types", "s"]);
+      expect([refused.code, refused.stdout, other.read(join(other.home, "s", name))]).toEqual([2, "", text]);
+      expect(refused.stderr).toContain(`Cannot write s/${name}: there is one already`);
+      expect(readdirSync(join(other.home, "s"))).toEqual([name]);
+    }
   },
 );
 

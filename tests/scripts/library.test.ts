@@ -14,7 +14,7 @@ import {
 } from "node:fs";
 import { builtinModules } from "node:module";
 import { join, relative, resolve } from "node:path";
-import { Home } from "../helpers.ts";
+import { Home, run } from "../helpers.ts";
 import { Library, runIn, runtimes, withoutTypes } from "../runtimes.ts";
 import { Workspaces } from "../workspaces.ts";
 
@@ -162,6 +162,52 @@ test("the package holds what it needs, and nothing else", async () => {
   }
 });
 
+test("versions agree; the types stand alone, say what the sources say, and are those of a module and of a script", async () => {
+  const read = (file: string) => Bun.file(file).json();
+  const root = resolve(import.meta.dir, "../..");
+  const { version, exports } = await read(join(root, "package.json"));
+  const jsr = await read(join(root, "jsr.json"));
+  expect([jsr.version, (await read(join(library.path, "package.json"))).version]).toEqual([version, version]);
+  expect([jsr.exports, exports["."].default]).toEqual(["./dist/mod.js", "./dist/mod.js"]);
+  using at = new Home();
+  library.installIn(at.home);
+  // Without any path into this repository but those of the types of Node.
+  const config = {
+    compilerOptions: {
+      ...{ target: "esnext", lib: ["esnext"], module: "nodenext", strict: true, noEmit: true, skipLibCheck: false },
+      ...{ typeRoots: [join(root, "node_modules/@types")], types: ["node"], customConditions: [] },
+    },
+  };
+  at.write("module/tsconfig.json", { ...config, files: ["uses.ts"] });
+  at.write("script/tsconfig.json", { ...config, files: ["uses.ts", "ef.d.ts"] });
+  at.write("script/ef.d.ts", at.read(join(library.path, "ef.d.ts")));
+  const names = Object.keys(await import("../../mod.ts"));
+  const uses = `import { ${names.join(", ")}, type Config } from "ef";
+export const all = [${names.join(", ")}];
+declare const config: Config;
+export const base: string = config.vars.HF_HOME?.source ?? config.scratch_base;
+// @ts-expect-error it is a text
+export const wrong: number = config.scratch_base;
+`;
+  for (const dir of ["module", "script"]) at.write(`${dir}/uses.ts`, uses);
+  for (const dir of ["module", "script"]) {
+    const { stdout } = await run([join(root, "node_modules/.bin/tsc"), "-p", dir], { cwd: at.home, env: at.env });
+    expect([dir, stdout]).toEqual([dir, ""]);
+  }
+});
+
+const others = runtimes.filter(({ isHere, readsTypes }) => isHere && readsTypes);
+test.each(others)("a user's TypeScript as it is, in $name", async (runtime) => {
+  using at = new Home({ "hf/model": "m" });
+  at.configure({ HF_HOME: "hf" });
+  library.installIn(at.home);
+  const script = await Bun.file(join(import.meta.dir, "examples/pre-stage.ts")).text();
+  const file = at.write("pre-stage.ts", script.replace(/^#!.*\n/, ""));
+  const { stdout, stderr, code } = await runIn(runtime, file, at);
+  expect([code, stderr.replaceAll(/^.*ExperimentalWarning.*\n.*\n/gm, "")]).toEqual([0, ""]);
+  expect(stdout).toMatch(/^HF_HOME: synced\nHF_HOME: fresh, \d+ bytes\n$/);
+});
+
 describe.each(runtimes)("in $name", ({ name, isHere }) => {
   test.skipIf(!isHere)("the script does in it what it does in Bun", async () => {
     const here = await runOf(name);
@@ -170,7 +216,8 @@ describe.each(runtimes)("in $name", ({ name, isHere }) => {
     expect(here.code).toBe(0);
     expect(here.left).toEqual([]);
     const bun = await runOf("bun");
-    for (const step of Object.keys(bun.report)) expect([step, here.report[step]]).toEqual([step, bun.report[step]]);
+    for (const step of Object.keys(bun.report).filter((each) => each !== "a bundle"))
+      expect([step, here.report[step]]).toEqual([step, bun.report[step]]);
     expect(Object.keys(here.report)).toEqual(Object.keys(bun.report));
     expect(here.scratch).toEqual(bun.scratch);
     expect(here.moved).toEqual(bun.moved);
@@ -238,6 +285,9 @@ test("the script does what it says", async () => {
     moved: { copied: 0, killed: true },
     migrate: { status: "migrated", deletedOld: true, errors: [] },
     settings: 7,
+    submitted: { ok: true, value: "42", listed: [true], state: "completed" },
+    "cluster files": [true, false, expect.any(Array), expect.any(Number)],
+    "a bundle": "script",
   });
   expect(Object.keys(scratch).length).toBeGreaterThan(manyFiles);
 });

@@ -136,6 +136,29 @@ await note("packed", async () => {
   const { packageId, metadata } = await ef.packageFunction({ file, functionName: "main", cwd: join(HOME, "code") });
   return { packageId, metadata };
 });
+await note("submitted", async () => {
+  const [file, cwd] = [join(HOME, "code/task.py"), join(HOME, "code")];
+  const { packagePath } = await ef.packageFunction({ file, functionName: "main", cwd, args: [21] });
+  const { id } = await ef.submit(config, packagePath, { cluster: "local" });
+  const { ok, value } = await ef.jobWait(id);
+  return { ok, value, listed: ef.jobs().map((job) => job.id === id), state: (await ef.jobState(id)).state };
+});
+await note("cluster files", async () => {
+  const files = await ef.ClusterFilesystem.open(config, "local", { workDir: join(HOME, "hf") });
+  const seen = [
+    await files.exists("sub"),
+    await files.isDir("large"),
+    await files.glob("**/*"),
+    await files.countFiles(),
+  ];
+  await files[Symbol.asyncDispose]();
+  return seen;
+});
+await note("a bundle", async () => {
+  writeFileSync(join(HOME, "code/script.ts"), "export const one: number = 1;\n");
+  const { functionName } = await ef.packageScript({ file: join(HOME, "code/script.ts"), cwd: join(HOME, "code") });
+  return functionName;
+});
 await note("no Python", () => {
   writeFileSync(join(HOME, "code/broken.py"), "def main(:\n  pass\n");
   return ef.packageFunction({ file: join(HOME, "code/broken.py"), functionName: "main", cwd: join(HOME, "code") });
