@@ -47,7 +47,7 @@ test.skipIf(!isBinary)(
       using other = new Home({ [`s/${name}`]: text });
       const refused = await other.ef(["run", "--types", "s"]);
       expect([refused.code, refused.stdout, other.read(join(other.home, "s", name))]).toEqual([2, "", text]);
-      expect(refused.stderr).toContain(`Cannot write s/${name}: there is one already`);
+      expect(refused.stderr).toContain(`/s/${name}: there is one already`);
       expect(readdirSync(join(other.home, "s"))).toEqual([name]);
     }
   },
