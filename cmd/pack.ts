@@ -4,7 +4,7 @@ import { columns } from "../lib/init.ts";
 import type { PackageInfo } from "../lib/pack/package.ts";
 import { cleanPackages, inspectPackage } from "../lib/pack.ts";
 import { command, type Output } from "./args.ts";
-import { type PackingArgs, pack, packageJson, packing, tellPackage } from "./packing.ts";
+import { type PackingArgs, pack, packageJson, packing, shown, tellPackage } from "./packing.ts";
 import { say } from "./process.ts";
 
 interface PackArgs {
@@ -89,9 +89,9 @@ function seconds(text = "30d"): number {
 
 function contents({ packageId, metadata, dependencies }: PackageInfo): string {
   const { function_info: info } = metadata;
-  const rows = metadata.files.map(({ path, size_bytes }) => [sizeText(size_bytes), path]);
+  const rows = metadata.files.map(({ path, size_bytes }) => [sizeText(size_bytes), shown(path)]);
   return [
-    `${info.name}  ${info.file}${metadata.kind === "python" ? `:${info.lineno}` : ""}`,
+    `${info.name}  ${shown(info.file)}${metadata.kind === "python" ? `:${info.lineno}` : ""}`,
     `id ${packageId}`,
     ...(metadata.python_version === null ? [] : [`Python ${metadata.python_version}`]),
     ...columns(rows),

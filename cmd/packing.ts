@@ -1,5 +1,6 @@
 /** What `ef pack` and `ef submit` share: the flags that say what goes into a package, and the packing. */
 import { existsSync, statSync } from "node:fs";
+import { bytesOf, display } from "../lib/base/bytes.ts";
 import { EfError } from "../lib/base/errors.ts";
 import { humanBytes, plural } from "../lib/base/units.ts";
 import type { PackageInfo } from "../lib/pack/package.ts";
@@ -177,6 +178,9 @@ function textsOf(text: string | undefined): string[] {
   throw new EfError("USAGE", "--args: a script takes a JSON list of texts");
 }
 
+/** A name may hold anything: a terminal gets no control characters. */
+export const shown = (text: string): string => display(bytesOf(text));
+
 /** What was packed, for people. */
 export function tellPackage({ functionName, metadata, dependencies, sizeBytes }: PackageInfo): void {
   const { local_modules: modules, data_files: data, packages } = dependencies;
@@ -186,7 +190,7 @@ export function tellPackage({ functionName, metadata, dependencies, sizeBytes }:
     ...(packages.length > 0 ? [plural(packages.length, "outside package")] : []),
   ];
   for (const { file, lineno, message } of metadata.warnings)
-    warn(`${file.replace(/^files\//, "")}:${lineno}: ${message}`);
+    warn(`${shown(file.replace(/^files\//, ""))}:${lineno}: ${shown(message)}`);
   say(`${functionName}: ${metadata.kind === "script" ? "a script" : parts.join(", ")} (${humanBytes(sizeBytes)})\n`);
 }
 

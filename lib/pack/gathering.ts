@@ -112,7 +112,7 @@ export class Gathering {
   archivePath(source: string): string {
     const inside = (root: string, prefix: string) => `${prefix}/${relative(root, source)}`;
     const path = isWithin(source, this.root) ? inside(this.root, "files") : this.#otherPath(source, inside);
-    if (/[\n\r\0\\]|\uFFFD/.test(path))
+    if (/[\0\uFFFD]/.test(path))
       throw new EfError("NOT_PACKABLE", `Cannot pack ${JSON.stringify(source)}: its name cannot be in a package`, {
         path: source,
       });

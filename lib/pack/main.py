@@ -114,7 +114,7 @@ def unpack(archive, into):
             for info in package.infolist():
                 name = info.filename
                 parts = name.split("/")
-                if any(part in ("", ".", "..") for part in parts) or "\\" in name or "\0" in name:
+                if any(part in ("", ".", "..") for part in parts) or "\0" in name:
                     fail("this package is damaged: it has a file %r" % name)
                 entry = known.pop(name, None)
                 path = os.path.join(into, *parts)

@@ -45,8 +45,8 @@ export function namedData(paths: readonly string[], root: string, exclude: reado
       const stat = statSync(path, { throwIfNoEntry: false });
       if (leftOut.has(entry) || isExcluded(path, stat?.isDirectory() ?? false)) continue;
       if (stat?.isFile()) add(path, "data");
-      else if (stat?.isDirectory() && !inside.includes(`${stat.dev}:${stat.ino}`))
-        visit(path, [...inside, `${stat.dev}:${stat.ino}`]);
+      else if (!stat?.isDirectory()) throw notData(path, stat !== undefined);
+      else if (!inside.includes(`${stat.dev}:${stat.ino}`)) visit(path, [...inside, `${stat.dev}:${stat.ino}`]);
     }
   };
   for (const path of paths) {
@@ -64,6 +64,13 @@ export function namedData(paths: readonly string[], root: string, exclude: reado
     else add(path, "named");
   }
   return found;
+}
+
+/** Nothing is left out in silence. */
+function notData(path: string, isThere: boolean): EfError {
+  const gone = path.includes("\uFFFD") ? "its name is not UTF-8" : "a link that leads nowhere";
+  const why = isThere ? "it is no file and no directory" : gone;
+  return new EfError("NOT_PACKABLE", `Cannot pack ${path}: ${why}`, { hint: "leave it out: --exclude PATTERN", path });
 }
 
 function statOf(path: string) {

@@ -141,6 +141,14 @@ describe("what is packed", () => {
     expect(JSON.parse(json.stdout)).toMatchObject({ ok: false, error: { code: "BAD_ARCHIVE" } });
   });
 
+  test("a terminal gets no control characters of names", async () => {
+    const at = project({ "d/new\nline\u001B[31m ü": "x", "o\u001Bdd.py": "def f(n): return open(n)\n" });
+    const { stdout, stderr } = await at.ef(["pack", "o\u001Bdd.py:f", "--args", '["n"]', "--data", "d", "-n"]);
+    expect(stdout).toContain("files/d/new\\nline\\u{1b}[31m ü\n");
+    expect(stderr).toContain("warning: o\\u{1b}dd.py:1: ");
+    expect(`${stdout}${stderr}`).not.toContain("\u001B");
+  });
+
   test("--clean takes away old ones", async () => {
     const at = project();
     const archive = (await at.ef(["pack", "main.py:run"])).stdout.trim();

@@ -123,6 +123,43 @@ writeFileSync(process.argv[4], Buffer.concat(zipArchive(names.map((n) => zipEntr
     expect(await failure(pack(at, { data: ["none"] }))).toMatchObject({ code: "USAGE", path: join(at.home, "p/none") });
     expect(await failure(pack(at, { data: ["../.."] }))).toMatchObject({ code: "USAGE" });
   });
+
+  test("nothing of a directory is left out in silence: links that lead nowhere, names that are not UTF-8, pipes", async () => {
+    using at = project({ "d/kept": "x" });
+    const dir = join(at.home, "p/d");
+    for (const [script, why] of [
+      ["ln -s nowhere odd.csv", "a link that leads nowhere"],
+      ["mkfifo odd.csv", "it is no file and no directory"],
+      ["printf x > $(printf 'odd\\377.csv')", "its name is not UTF-8"],
+    ] as const) {
+      expect(Bun.spawnSync(["sh", "-c", script], { cwd: dir }).exitCode).toBe(0);
+      expect((await failure(pack(at, { data: ["d"] }))).message).toContain(why);
+      const { metadata } = await pack(at, { data: ["d"], exclude: ["odd*"] });
+      expect(metadata.files.map(({ path }) => path)).toEqual(["files/d/kept", "files/main.py"]);
+      expect(Bun.spawnSync(["sh", "-c", "rm -f odd*"], { cwd: dir }).exitCode).toBe(0);
+    }
+  });
+
+  test.skipIf(!existsSync("/proc/self/status"))("a file that is not what its size says is not packed", async () => {
+    using at = project();
+    symlinkSync("/proc/self/status", join(at.home, "p/status")); // 0 bytes, and then there are some
+    const error = await failure(pack(at, { data: ["status"] }));
+    expect(error).toMatchObject({ code: "IO", path: join(at.home, "p/status") });
+    expect(error.message).toContain("it is being written to");
+  });
+});
+
+test.skipIf(!python)("odd names arrive: backslashes, newlines, quotes, dashes, spaces", async () => {
+  const names = ["a\\b", "-rf", "new\nline", 'it\'s "q"', " lead", "ü*?[x]", "a:b"];
+  using at = project({
+    ...Object.fromEntries(names.map((name) => [`d/${name}`, name])),
+    "main.py": "import os\ndef run():\n    return sorted(os.listdir('d'))\n",
+  });
+  const { packagePath } = await pack(at, { data: ["d"] });
+  expect((await inspectPackage(packagePath)).metadata.files.length).toBe(names.length + 1);
+  const { stdout, stderr } = await run([python ?? "", packagePath], { cwd: "/", env: { PATH: "/usr/bin:/bin" } });
+  expect(stderr).toBe("");
+  expect(JSON.parse(stdout).sort()).toEqual(names.sort());
 });
 
 describe("hostile archives", () => {
