@@ -278,7 +278,7 @@ test("what is wrong is said before anything is sent", async () => {
   for (const [args, why] of [
     [["submit", "main.py:run"], undefined],
     [["submit", "main.py:nope", "--cluster", "c"], "there is no such function"],
-    [["submit", "main.py", "--cluster", "c"], "write: main.py:FUNCTION"],
+    [["submit", "main.py", "--cluster", "c"], "main.py:FUNCTION"],
     [["submit", "notes.ipynb:run", "--cluster", "c"], "notebook"],
     [["submit", "gone.zip", "--cluster", "c"], "no such file"],
     [["submit", "main.py:run", "--cluster", "x"], "Cannot find the cluster x"],
