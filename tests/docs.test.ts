@@ -7,6 +7,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import * as ef from "../mod.ts";
+import { declarations } from "../scripts/declarations.ts";
 import { haveUv, makeEnv, wheels, withUv } from "./envs.ts";
 import { Home, run } from "./helpers.ts";
 import { baseSif, haveApptainer, quickBuild, withApptainer } from "./images.ts";
@@ -49,10 +50,9 @@ test("every function and class of the library has an example", () => {
   expect(examples.filter(({ code }) => code === undefined).map(({ name }) => name)).toEqual([]);
 });
 
-test("every example compiles", async () => {
+test("every example compiles against the types of the built library", async () => {
   using at = new Home();
-  mkdirSync(join(at.home, "node_modules"));
-  symlinkSync(repo, join(at.home, "node_modules/ef"));
+  const types = at.write("types/mod.d.ts", await declarations());
   for (const { name, code = "" } of examples) writeFileSync(join(at.home, `${name}.ts`), importsOf(code) + code);
   const readme = readFileSync(join(repo, "README.md"), "utf8");
   const scripts = [...readme.matchAll(/^```ts\n(.*?)^```$|^(?:cat > \w+\.ts|ef run - .*) <<'END'\n(.*?)^END$/gms)];
@@ -62,10 +62,10 @@ test("every example compiles", async () => {
     extends: join(repo, "tsconfig.json"),
     compilerOptions: {
       types: [join(repo, "node_modules/bun-types")],
-      paths: { ef: [join(repo, "mod.ts")], zx: [join(repo, "node_modules/zx")] },
+      paths: { ef: [types], zx: [join(repo, "node_modules/zx")] },
       preserveSymlinks: false,
     },
-    include: ["*.ts", join(repo, "lib/**/*.d.ts")],
+    include: ["*.ts"],
   };
   at.write("tsconfig.json", config);
   const { stdout } = await run([join(repo, "node_modules/.bin/tsc"), "-p", "."], {
