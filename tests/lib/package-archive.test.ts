@@ -319,7 +319,7 @@ describe("where packages are", () => {
     const store = dirname(packagePath);
     const temp = join(store, `.run-${"0".repeat(16)}.zip.ef-host-12-${"a".repeat(16)}.tmp`);
     for (const path of [temp, join(store, ".other.tmp")]) writeFileSync(path, "x");
-    const old = { olderThanS: 0, env: at.env };
+    const old = { olderThanS: -1, env: at.env }; // also what was written in this very millisecond
     expect(cleanPackages({ ...old, dryRun: true })).toEqual([temp, packagePath]);
     expect(readdirSync(store).length).toBe(3);
     expect(cleanPackages(old)).toEqual([temp, packagePath]);
