@@ -16,7 +16,7 @@
  * - copies take longer; no holes, extended attributes or ACLs are kept, and nothing is copied inside a file server;
  * - times are kept to the microsecond (Node) or the millisecond (Deno; those before 1970 not at all);
  * - a name that is not UTF-8 is an error in Deno;
- * - zstd needs the program `zstd` in Node before 22.15;
+ * - archives need the program `zstd` in Deno, and in Node before 22.15;
  * - `packageScript` needs Bun.
  *
  * @module
