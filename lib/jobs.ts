@@ -106,7 +106,9 @@ async function follow(host: Host, record: JobRecord, options: WaitOptions): Prom
   for (let pause = pauses.first; ; pause = Math.min(pause * 1.5, longest)) {
     const seen = await lookAgain(host, record, known, last, signal);
     if (seen) {
-      last = remember(env, record, await standingOf(host, record, seen, signal));
+      const now = await standingOf(host, record, seen, signal);
+      // What is known of one that has ended stays true, though its directory, or Slurm's memory of it, is gone.
+      last = isEnd(record.state) && now.exitCode === undefined ? record : remember(env, record, now);
       const hasPrinted = handOn(seen, known, (stream, bytes) => onEvent?.({ type: "output", stream, bytes }));
       if (isEnd(last.state)) {
         if (hasPrinted) continue; // there may be more
@@ -140,9 +142,10 @@ function handOn(seen: Seen, known: { stdout: number; stderr: number }, onOutput:
 }
 
 /** Slurm says that a job ended by itself, and what it wrote is not seen yet: it will be. */
-const isLate = ({ slurm_id: id, state }: JobRecord, { status }: Seen, sinceMs: number): boolean =>
+const isLate = ({ slurm_id: id, state }: JobRecord, { status, gone }: Seen, sinceMs: number): boolean =>
   id !== null &&
   status === undefined &&
+  !gone &&
   ["completed", "failed"].includes(state) &&
   performance.now() - sinceMs < lateMs;
 
@@ -177,11 +180,8 @@ export async function jobResult(id: string, options: JobOptions = {}): Promise<J
     throw new EfError("USAGE", `Cannot give the result of ${record.id}: it is ${record.state}`, {
       hint: `wait for it: ef jobs wait ${record.id}`,
     });
-  if (!isFetched(env, record)) {
-    await using host = await hostOf(record, options);
-    await fetchResults(host, record, env, signal);
-  }
-  return readResult(env, record);
+  // Waiting is also what a result needs that the node has written, and that is not seen here yet.
+  return jobWait(record.id, { env, signal });
 }
 
 /**

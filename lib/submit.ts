@@ -1,5 +1,4 @@
 /** Run a package on a cluster: send what is not there yet, start it, and remember it. */
-import { basename } from "node:path";
 import { EfError } from "./base/errors.ts";
 import type { Env } from "./base/paths.ts";
 import type { Host } from "./clusters/host.ts";
@@ -87,7 +86,8 @@ export async function submit(
     ...{ config, definition, where, host, files: files ?? host, place },
     ...{ program: options.program ?? ["ef"], env, signal, onEvent },
   };
-  const there = `${place.work}/packages/${basename(archive)}`;
+  // By its sum: another package of that name, as `ef pack -o` makes it again and again, is another file.
+  const there = `${place.work}/packages/${packageId}.zip`;
   await ship(archive, there, at);
   const python = await pythonFor(metadata, { venv: options.venv, image: options.image }, at);
   const id = newId(functionName);
@@ -103,17 +103,21 @@ export async function submit(
   await makeJobDirectory(at, record.dir);
   await writeThere(at, `${record.dir}/job.sh`, script);
   writeRecord(env, record); // before it starts: whatever happens then, it is known
-  const started: JobRecord =
-    definition.type === "slurm"
-      ? { ...record, slurm_id: await submitToSlurm(record, script, options, host), state: "pending" }
-      : { ...record, state: await startThere(host, record.dir, signal) };
+  const started = await start(record, script, options, host).catch((error) => {
+    // What was interrupted, or lost its cluster, may have started all the same.
+    if (error instanceof EfError && error.code !== "UNREACHABLE")
+      writeRecord(env, { ...record, state: "failed", reason: error.message });
+    throw error;
+  });
   writeRecord(env, started);
   return started;
 }
 
-async function startThere(host: Host, dir: string, signal: AbortSignal | undefined): Promise<"running"> {
-  await host.sh(startScript, [dir], { signal });
-  return "running";
+async function start(record: JobRecord, script: string, options: SubmitOptions, host: Host): Promise<JobRecord> {
+  if (record.definition.type === "slurm")
+    return { ...record, slurm_id: await submitToSlurm(record, script, options, host), state: "pending" };
+  await host.sh(startScript, [record.dir], { signal: options.signal });
+  return { ...record, state: "running" };
 }
 
 /** Slurm's programs are called on the host; here with this process's environment, as sbatch is from a shell. */

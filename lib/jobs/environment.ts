@@ -63,7 +63,7 @@ export async function pythonFor(
 
 /** A node may have what its login node has not, so only a job that runs on the host itself is refused here. */
 function plainPython({ definition, place, where, host }: Surroundings): string {
-  const asked = definition.python ?? "python3";
+  const asked = place.python ?? "python3";
   const isChecked = definition.type !== "slurm" && !definition.modules?.length;
   if (!isChecked || place.programs.python !== undefined) return place.programs.python ?? asked;
   throw new EfError("TOOL_MISSING", `Cannot run Python on ${host.name}: there is no ${asked}`, {
@@ -150,7 +150,7 @@ async function makeDirectory({ host, signal }: Surroundings, path: string): Prom
 async function made(metadata: PackageMetadata, at: Surroundings): Promise<JobPython> {
   const { definition, place, host, signal, onEvent } = at;
   const pins = metadata.dependencies.packages.map(({ name, version }) => `${name}==${version}`);
-  const python = definition.python ?? metadata.python_version ?? "python3";
+  const python = place.python ?? metadata.python_version ?? "python3";
   const key = createHash("sha256")
     .update([python, ...pins].join("\n"))
     .digest("hex")

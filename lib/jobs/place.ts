@@ -13,6 +13,8 @@ const defaultWorkDir = "~/.local/share/ef";
 export interface Place {
   /** Absolute, through all links. */
   work: string;
+  /** `python` of the definition, its variables replaced: a path or a name; undefined where it says none. */
+  python: string | undefined;
   /** Where programs are; those that are not are undefined. */
   programs: Readonly<Record<"python" | "ef" | "uv" | "sbatch", string | undefined>>;
 }
@@ -57,8 +59,12 @@ export async function prepare(
 ): Promise<Place> {
   const written = definition.work_dir ?? defaultWorkDir;
   const work = await expandThere(host, written, `${where}.work_dir`, signal);
-  const python = definition.python ?? "python3";
-  const ef = definition.ef === undefined ? "ef" : await expandThere(host, definition.ef, `${where}.ef`, signal);
+  const named = async (key: "python" | "ef") => {
+    const text = definition[key];
+    return text === undefined ? undefined : expandThere(host, text, `${where}.${key}`, signal);
+  };
+  const [chosen, ef = "ef"] = [await named("python"), await named("ef")];
+  const python = chosen ?? "python3";
   const asked = [python, ef, "uv", "sbatch"];
   const { code, stdout, stderr } = await host.sh(prepareScript, [work, ...asked], {
     accept: [0, 1, 2, 126, 127],
@@ -75,6 +81,7 @@ export async function prepare(
   const at = (program: string) => values.get(program) || undefined;
   return {
     work: at("work") ?? work,
+    python: chosen,
     programs: { python: at(python), ef: at(ef), uv: at("uv"), sbatch: at("sbatch") },
   };
 }

@@ -1,6 +1,15 @@
 /** Functions and scripts on clusters: this machine, a real sshd on loopback, the real Slurm, and Slurm behind the sshd. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { mapLimit } from "../../lib/base/async.ts";
 import { haveUv, makeEnv, withUv } from "../envs.ts";
@@ -113,6 +122,29 @@ test.each(Object.keys(clusters) as ClusterName[])(
   },
 );
 
+test.skipIf(!python)("a package that was made anew under its old name is sent anew", async () => {
+  using at = user("here");
+  for (const value of ["one", "two"]) {
+    at.write("main.py", `def run():\n    return "${value}"\n`);
+    expect((await at.ef(["pack", "main.py:run", "-o", "x.zip"])).code).toBe(0);
+    const { code, stdout, stderr } = await at.ef(["submit", "x.zip", "--cluster", "c"]);
+    expect([code, stdout, stderr]).toEqual([0, `"${value}"\n`, stderr]);
+  }
+});
+
+test.each(["here", "there"] as const)("on %s: its Python may be named from the HOME there", async (name) => {
+  if (!canRun(name)) return console.warn(`not here: ${name}`);
+  using at = user(
+    name,
+    { "main.py": "import sys\ndef run():\n    return sys.executable\n" },
+    { python: "~/my python" },
+  );
+  const home = name === "there" ? (sshd?.home ?? "") : at.home;
+  symlinkSync(python, join(home, "my python"));
+  const { code, stdout, stderr } = await at.ef(["submit", "main.py:run", "--cluster", "c"]);
+  expect([code, stdout, stderr]).toEqual([0, `"${home}/my python"\n`, stderr]);
+});
+
 test.each(["here", "there", "slurm"] as const)(
   "on %s: a detached job is listed, followed, and cancelled with all it started",
   async (name) => {
@@ -186,6 +218,10 @@ test.skipIf(!haveSlurm || !python)(
     expect(JSON.parse(stdout)).toEqual(["mine", "2", "a 'b'\nc"]);
     const refused = await at.ef(["submit", "main.py:run", "--cluster", "c", "--partition", "nowhere"]);
     expect([refused.code, refused.stderr]).toEqual([1, expect.stringMatching(/invalid partition/i)]);
+    const [known] = JSON.parse((await at.ef(["jobs", "list", "--json"])).stdout).jobs;
+    expect(known).toMatchObject({ state: "failed", reason: expect.stringMatching(/invalid partition/i) });
+    const result = await at.ef(["jobs", "result", known.id]);
+    expect([result.code, result.stderr]).toEqual([1, expect.stringMatching(/invalid partition/i)]);
     const limit = await at.ef(["submit", "main.py:run", "--cluster", "c", "--nodes", "many"]);
     expect(limit.code).toBe(2);
   },

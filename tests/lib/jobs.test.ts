@@ -15,8 +15,10 @@ import {
   startScript,
   valuesScript,
 } from "../../lib/jobs/script.ts";
+import { jobResult, jobWait } from "../../lib/jobs.ts";
 import { slurmOptions } from "../../lib/submit.ts";
 import { Home, have, type Ran, run, until } from "../helpers.ts";
+import { haveSlurm, withSlurm } from "../slurm.ts";
 
 /** What `sh` is somewhere. */
 const shells = ["dash", "bash", "ksh"].filter(have);
@@ -105,6 +107,33 @@ test("a job that was killed from outside is lost, one whose number another proce
   ).toEqual({
     ...{ state: "lost", exitCode: undefined, reason: "its directory is gone" },
   });
+});
+
+test("what is known of a job that has ended stays true when its directory is gone", async () => {
+  using at = new Home();
+  const dir = join(at.home, "gone");
+  for (const known of [
+    { id: "a", state: "completed", exit_code: 0 },
+    { id: "b", state: "failed", reason: "Cannot submit it" },
+  ] as const) {
+    writeRecord(at.env, record({ dir, ...known }));
+    expect(await jobWait(known.id, { env: at.env })).toMatchObject({ state: known.state, ok: false });
+    expect(readRecord(known.id, at.env)).toMatchObject(known);
+  }
+});
+
+test.skipIf(!haveSlurm)("a result that the node has written and that is not seen here yet is waited for", async () => {
+  using at = new Home();
+  withSlurm(at);
+  const dir = join(at.home, "job");
+  mkdirSync(dir);
+  const ended = { dir, slurm_id: "999999", state: "completed", exit_code: 0 } as const;
+  writeRecord(at.env, record({ ...ended, definition: { type: "slurm" } }));
+  setTimeout(() => {
+    writeFileSync(join(dir, "result.json"), '{"ok": true, "value": 7}\n');
+    writeFileSync(join(dir, "status"), "0\n");
+  }, 400);
+  expect(await jobResult("train-1a2b3c4d", { env: at.env })).toMatchObject({ ok: true, value: 7 });
 });
 
 test("a job that Slurm starts once more begins anew", async () => {
