@@ -18,6 +18,7 @@ import { Gauge } from "./gauge.ts";
 import { removeTemps } from "./leftovers.ts";
 import { Storage } from "./storage.ts";
 import type { Throttle } from "./throttle.ts";
+import { Flag } from "./tree.ts";
 
 export interface BuiltinOptions {
   workers: number | "auto";
@@ -160,7 +161,11 @@ function storiesOf({ source }: Comparison["diff"], { state }: Carried): string[]
   };
   const vanished = named(State.vanished, (n, first) => `${n} vanished at the source while it was copied: ${first}`);
   const taken = named(State.taken, (n, first) => `${n} changed on scratch while it was copied, and kept: ${first}`);
-  for (const row of rowsIn(state, State.vanished)) source.set(row, { mode: 0, size: 0, mtimeNs: 0n });
+  for (const row of rowsIn(state, State.vanished)) {
+    source.set(row, { mode: 0, size: 0, mtimeNs: 0n });
+    // Storage may say so of a file that is there: the next run looks at its directory again.
+    source.flag(source.parent[row] as number, Flag.racy);
+  }
   return [...vanished, ...taken];
 }
 
