@@ -45,6 +45,7 @@ gcc                  |gcc libc6-dev      |failures of system calls made by prelo
 ps                   |procps             |looking for processes left behind
 zstd                 |zstd               |archives by the zstd program
 python3              |python3 python3-venv|every test beside euler-files, and with environments
+/usr/sbin/mkfs.btrfs |btrfs-progs        |a real quota
 /usr/sbin/debootstrap|debootstrap         |apptainer and images, where the machine has no apptainer of its own
 skopeo               |skopeo             |images from a registry and from archives
 /usr/share/lmod/lmod/libexec/lmod|lmod    |the modules of Lmod

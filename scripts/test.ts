@@ -13,7 +13,7 @@ import { readJunit, type SkippedTest, type TestRun } from "./junit.ts";
 
 const root = join(import.meta.dir, "..");
 /** Once is enough, on the binary: some take minutes, the others are about its system calls. */
-const binaryOnly = /\/cli\/apptainer-(?:bases|build|faults)\.test\.ts$|\/faults\/(?:kth-call|limits)\.test\.ts$/;
+const binaryOnly = /\/cli\/apptainer-(?:bases|build|faults)\.test\.ts$|\/faults\/(?:kth-call|limits|quota)\.test\.ts$/;
 const runs: { title: string; result: TestRun }[] = [];
 
 await main(process.argv.slice(2));
@@ -23,7 +23,7 @@ async function main(args: string[]) {
   using _ = await slurm();
   const chosen = [
     ...testsIn("tests/cli/**/*.test.ts", args),
-    ...testsIn("tests/faults/{kth-call,limits}.test.ts", args),
+    ...testsIn("tests/faults/{kth-call,limits,quota}.test.ts", args),
   ];
   const again = testsIn("tests/**/*.test.ts", args).filter((file) => binary === undefined || !binaryOnly.test(file));
 

@@ -2,8 +2,9 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Home, have, type Ran } from "../helpers.ts";
-import { lookAt, wrongsOf } from "../trees.ts";
+import { systemPython } from "../envs.ts";
+import { Home, have, type Ran, run } from "../helpers.ts";
+import { differences, lookAt, wrongsOf } from "../trees.ts";
 
 setDefaultTimeout(60_000);
 
@@ -40,6 +41,24 @@ test.each([
   const { code, stderr } = await at.sh("bash", `${limit}; ef push`);
   expect([code, stderr]).toEqual([0, stderr]);
   expect(readFileSync(join(at.home, "hf/hub/7"), "utf8")).toBe("a job's");
+});
+
+test.skipIf(!systemPython).each([
+  ["64 open files", "ulimit -n 64"],
+  ["4 GB of address space", "ulimit -v 4000000"],
+])("with %s a migration, and an environment that is saved and loaded", async (_, limit) => {
+  using at = user();
+  at.configure({ HF_HOME: "hf" }, { ef: { venv_store: join(at.home, "store") } });
+  const before = lookAt(join(at.home, "hf"));
+  const env = join(at.home, "env");
+  await run([systemPython ?? "", "-m", "venv", "--without-pip", env], { env: at.env });
+  for (let i = 0; i < 200; i++) at.write(`env/lib/many/${i}.py`, `x = ${i}`);
+  const script = `${limit}; ef migrate HF_HOME --to "$HOME/new" --yes && ef venv save env --venv "$HOME/env" &&
+    eval "$(ef venv load env)" && python -c 'import sys; print(sys.prefix)'`;
+  const { code, stdout, stderr } = await at.sh("bash", script);
+  expect([code, stderr]).toEqual([0, stderr]);
+  expect(stdout).toBe(`${at.dir}/ef-venvs-${process.getuid?.()}/env\n`);
+  expect(differences(before, lookAt(join(at.home, "new")))).toEqual([]);
 });
 
 test("a file larger than the limit of sizes: named, not exported, and copied without it", async () => {
