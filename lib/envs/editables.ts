@@ -1,8 +1,9 @@
 /** Packages that are installed as a link to their sources, which may lie anywhere. */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { type ByteString, display, osPath } from "../base/bytes.ts";
 import { type Move, movePath } from "./mentions.ts";
 import { fromUrl } from "./quoting.ts";
+import { namesIn, unlessStorageFails } from "./reading.ts";
 import type { Left } from "./relocate.ts";
 
 /** Directories of packages, relative to the environment. */
@@ -10,15 +11,6 @@ export function packageDirs(root: ByteString): ByteString[] {
   return namesIn(`${root}/lib`)
     .map((name) => `lib/${name}/site-packages`)
     .filter((path) => /^lib\/(?:python|pypy)/.test(path) && existsSync(osPath(`${root}/${path}`)));
-}
-
-/** Names in a directory, in order; none where it cannot be read. */
-export function namesIn(dir: ByteString): ByteString[] {
-  try {
-    return readdirSync(osPath(dir), { encoding: "latin1" }).sort();
-  } catch {
-    return [];
-  }
 }
 
 /**
@@ -61,7 +53,8 @@ export function editablesOutside(root: ByteString, to: ByteString, moves: readon
 function readText(path: ByteString): ByteString | undefined {
   try {
     return readFileSync(osPath(path), "latin1");
-  } catch {
+  } catch (error) {
+    unlessStorageFails(path, error);
     return undefined;
   }
 }

@@ -91,13 +91,19 @@ export function listLive(env: Env): Live[] {
  * The environment of a name.
  *
  * @param saved names that could be loaded, for the error
- * @throws {EfError} UNKNOWN_ENV
+ * @throws {EfError} UNKNOWN_ENV; IO if it is there, and what it is cannot be read
  */
 export function findLive(env: Env, name: string, saved: () => readonly string[]): Live {
   checkName(name);
   const all = listLive(env);
   const found = all.find((each) => each.name === name);
   if (found) return found;
+  const path = join(liveRoot(env), name, stateName);
+  if (present(path))
+    throw new EfError("IO", `Cannot use the environment ${name}: ${path} is damaged, or cannot be read`, {
+      hint: "run it again; if that stays so, remove the environment's directory and make it anew",
+      path,
+    });
   const hint = saved().includes(name)
     ? `it is saved: ef venv load ${name}`
     : (nearest(

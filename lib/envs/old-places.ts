@@ -1,8 +1,9 @@
 /** Where an environment has been, as its own files tell. */
-import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, lstatSync, readFileSync } from "node:fs";
 import { basename, dirname } from "node:path/posix";
 import { type ByteString, bytesOf, osPath } from "../base/bytes.ts";
 import { isPython, readHeader, readWord, word } from "./launchers.ts";
+import { linkText, namesIn, unlessStorageFails } from "./reading.ts";
 
 /** Scripts are small: what is larger is a program. */
 const headBytes = 64 << 10;
@@ -13,7 +14,8 @@ const headBytes = 64 << 10;
  * Told by its activate scripts, which may disagree (kpy changes only some), by the first lines of its programs, by
  * pyvenv.cfg, and by links in `bin`. The base Python is none of them: its programs are never touched.
  *
- * @param dir the environment; what cannot be read there tells nothing
+ * @param dir the environment; what is not there, or may not be read, tells nothing
+ * @throws {EfError} IO
  */
 export function oldPlaces(dir: string): ByteString[] {
   const root = bytesOf(dir).replace(/(?<=.)\/+$/, "");
@@ -50,28 +52,13 @@ function linkedPlaces(root: ByteString, names: readonly ByteString[], bins: Read
   return places.filter((place) => hasBase || existsSync(osPath(`${place}/pyvenv.cfg`)));
 }
 
-function namesIn(dir: ByteString): ByteString[] {
-  try {
-    return readdirSync(osPath(dir), { encoding: "latin1" }).sort();
-  } catch {
-    return [];
-  }
-}
-
-function linkText(path: ByteString): ByteString | undefined {
-  try {
-    return readlinkSync(osPath(path), { encoding: "latin1" });
-  } catch {
-    return undefined;
-  }
-}
-
 /** A small file that is no link; nothing of any other. */
 function readHead(path: ByteString): ByteString {
   try {
     const stat = lstatSync(osPath(path));
     return stat.isFile() && stat.size <= headBytes ? readFileSync(osPath(path), "latin1") : "";
-  } catch {
+  } catch (error) {
+    unlessStorageFails(path, error);
     return "";
   }
 }

@@ -3,7 +3,8 @@ import { createHash } from "node:crypto";
 import { lstatSync, readFileSync } from "node:fs";
 import { relative } from "node:path/posix";
 import { type ByteString, osPath } from "../base/bytes.ts";
-import { namesIn, packageDirs } from "./editables.ts";
+import { packageDirs } from "./editables.ts";
+import { namesIn, unlessStorageFails } from "./reading.ts";
 import { isInside, type Written } from "./replacing.ts";
 
 const hashOf = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("base64url");
@@ -36,7 +37,8 @@ function recordOf(
   try {
     if (!isInside(root, path) || !lstatSync(osPath(`${root}/${path}`)).isFile()) return [];
     old = readFileSync(osPath(`${root}/${path}`));
-  } catch {
+  } catch (error) {
+    unlessStorageFails(`${root}/${path}`, error);
     return []; // conda and Debian leave it away
   }
   const changed = written.find((file) => file.path === path)?.bytes ?? old;

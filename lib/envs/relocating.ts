@@ -1,12 +1,13 @@
 /** An environment that was moved: its files are made to name the place where it is now. */
-import { lstatSync, readFileSync, readlinkSync, realpathSync, rmSync } from "node:fs";
+import { lstatSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { basename, dirname } from "node:path/posix";
 import { type ByteString, bytesOf, display, osPath } from "../base/bytes.ts";
 import { errnoOf, reasonOf } from "../base/errors.ts";
 import { type Libc, libc } from "../drivers/libc.ts";
-import { editablesOutside, namesIn, packageDirs } from "./editables.ts";
+import { editablesOutside, packageDirs } from "./editables.ts";
 import { movePath, namesOld, orderMoves } from "./mentions.ts";
 import { oldPlaces } from "./old-places.ts";
+import { linkText, namesIn, unlessStorageFails } from "./reading.ts";
 import { recordChanges } from "./records.ts";
 import { type Change, isCompiled, type Left, type Move, relocateFile } from "./relocate.ts";
 import { changing, isInside, replaceFile, replaceLink, type Written } from "./replacing.ts";
@@ -54,7 +55,7 @@ const mostBytes = 256 << 20;
  * stay. Safe to repeat, also after a run that was interrupted.
  *
  * @param dir where it is now
- * @throws {EfError} IO if something cannot be written; the signal's reason
+ * @throws {EfError} IO if something cannot be written, or the storage hides something; the signal's reason
  * @example
  * const { left } = await relocateEnv("/scratch/me/env");
  */
@@ -86,10 +87,11 @@ export async function planRelocation(dir: string, options: RelocateOptions): Pro
   if (moves.length > 0) {
     const { files: found, links } = await candidates(root, moves, options, report);
     const written: Written[] = [];
+    const mentioned = new Set(options.mentions);
     const compiled = new Set<ByteString>();
     for (const path of inOrder(found)) {
       signal?.throwIfAborted();
-      const { bytes: old, why } = readInside(root, path);
+      const { bytes: old, why } = readInside(root, path, mentioned.has(path));
       if (why !== undefined) report.left.push({ path, why });
       if (old === undefined) continue;
       if (isCompiled(path)) {
@@ -142,16 +144,11 @@ async function candidates(
   }
   const old = moves.filter(({ from, to }) => from !== to).map(({ from }) => from);
   const { files, links, problems } = await search(root, searchTerms(old), signal);
-  for (const { path, error } of problems) report.left.push({ path, why: `it cannot be read: ${reasonOf(error)}` });
-  return { files: [...new Set([...files, ...knownFiles(root)])], links };
-}
-
-function linkText(path: ByteString): ByteString | undefined {
-  try {
-    return readlinkSync(osPath(path), { encoding: "latin1" });
-  } catch {
-    return undefined;
+  for (const { path, error } of problems) {
+    unlessStorageFails(`${root}/${path}`, error);
+    report.left.push({ path, why: `it cannot be read: ${reasonOf(error)}` });
   }
+  return { files: [...new Set([...files, ...knownFiles(root)])], links };
 }
 
 /** Files that name the place of an environment, in quotes or escapes of their own. */
@@ -191,14 +188,19 @@ function inOrder(files: readonly ByteString[]): ByteString[] {
   return [...files].sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : a > b ? 1 : 0));
 }
 
-/** A regular file of the environment; nothing where there is none, or why not. */
-function readInside(root: ByteString, path: ByteString): { bytes?: Buffer; why?: string } {
+/**
+ * A regular file of the environment; nothing where there is none, or why not.
+ *
+ * @param isKnown it was there a moment ago
+ */
+function readInside(root: ByteString, path: ByteString, isKnown: boolean): { bytes?: Buffer; why?: string } {
   const full = osPath(`${root}/${path}`);
   try {
-    const stat = lstatSync(full, { throwIfNoEntry: false });
+    const stat = lstatSync(full, { throwIfNoEntry: isKnown });
     if (!stat?.isFile() || !isInside(root, path)) return {};
     return stat.size > mostBytes ? { why: "it is too large to be changed" } : { bytes: readFileSync(full) };
   } catch (error) {
+    unlessStorageFails(`${root}/${path}`, error, isKnown);
     return errnoOf(error) === "ENOTDIR" ? {} : { why: `it cannot be read: ${reasonOf(error)}` };
   }
 }

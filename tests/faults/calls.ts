@@ -7,7 +7,9 @@ import { efArgv, type Home, have, type Ran, run } from "../helpers.ts";
 export const faults = [
   ...["ENOSPC", "EDQUOT", "EIO", "ESTALE", "EACCES", "ENOENT", "EINTR", "short", "late", "kill", "term", "int"],
 ] as const;
-export type Fault = (typeof faults)[number];
+/** What the start of a program can get. */
+export const startFaults = ["ENOENT", "EACCES", "ENOMEM", "kill", "die"] as const;
+export type Fault = (typeof faults | typeof startFaults)[number];
 
 const program = compile();
 
@@ -36,10 +38,20 @@ export interface Faulty extends Ran {
   calls: string[];
 }
 
-/** Run ef, with the `k`th call below the directory of a throw-away HOME failing; 0: none. */
-export async function efWith(at: Home, args: readonly string[], k = 0, fault: Fault = "EIO"): Promise<Faulty> {
+/** What is counted: file-system calls below the directory of a throw-away HOME, or the starts of other programs. */
+export type Counted = "calls" | "starts";
+
+/** Run ef, with the `k`th call failing; 0: none. */
+export async function efWith(
+  at: Home,
+  args: readonly string[],
+  k = 0,
+  fault: Fault = "EIO",
+  counted: Counted = "calls",
+): Promise<Faulty> {
   const log = `${at.dir}.calls`;
-  const argv = [program ?? "", "-k", String(k), "-f", fault, "-l", log, at.dir, "--", ...efArgv, ...args];
+  const options = [...(counted === "starts" ? ["-e"] : []), "-k", String(k), "-f", fault, "-l", log];
+  const argv = [program ?? "", ...options, at.dir, "--", ...efArgv, ...args];
   const ran = await run(argv, { cwd: "/", env: at.env });
   const text = existsSync(log) ? readFileSync(log, "utf8") : "";
   return {

@@ -1,13 +1,16 @@
 /*
  * Run a program, and let one chosen file-system call of it fail.
  *
- *   fail-call [-k N] [-f FAULT] [-l LOG] DIR... -- PROGRAM ARGS...
+ *   fail-call [-e] [-k N] [-f FAULT] [-l LOG] DIR... -- PROGRAM ARGS...
  *
  * Calls that concern a path below one of DIR, or an open file there, are counted, of all threads and of all that the program
  * starts, in the order in which the kernel gets them. The Nth gets FAULT: the name of an error (ENOSPC), `short` (half of a write
  * is done; other calls are left alone), `late` (it is done half a second later), `kill` (SIGKILL to all processes instead of
- * the call), `term` or `int` (that signal to the program, and the call is done). LOG gets a line for each counted call. Ends with the exit code of the program, 128+n after signal n; 99 if it cannot
- * work here.
+ * the call), `term` or `int` (that signal to the program, and the call is done). LOG gets a line for each counted call. Ends with
+ * the exit code of the program, 128+n after signal n; 99 if it cannot work here.
+ *
+ * With -e the starts of other programs are counted instead: each execve of a file that is there. `kill` and `die` are then SIGKILL
+ * to that process alone, before it starts and 20 milliseconds after.
  *
  * By seccomp(2) with user notification: the kernel asks us before such a call is made, wherever in the program that is. So the
  * program is the real one, no call of it is missed, and no library has to be replaced (Bun makes system calls without libc).
@@ -52,7 +55,7 @@ static const struct call calls[] = {
   AT(setxattr, -1, 0), AT(lsetxattr, -1, 0),
   FD(read, 0), FD(pread64, 0), FD(write, 0), FD(pwrite64, 0), FD(writev, 0), FD(pwritev, 0), FD(preadv, 0), FD(readv, 0), FD(fsync, 0),
   FD(fdatasync, 0), FD(close, 0), FD(ftruncate, 0), FD(fchmod, 0), FD(fchown, 0), FD(fstat, 0), FD(getdents64, 0), FD(flock, 0),
-  FD(copy_file_range, 2), FD(sendfile, 0), FD(fallocate, 0), FD(syncfs, 0), FD(lseek, 0), FD(fsetxattr, 0), FD(ioctl, 0),
+  AT(execve, -1, 0), FD(copy_file_range, 2), FD(sendfile, 0), FD(fallocate, 0), FD(syncfs, 0), FD(lseek, 0), FD(fsetxattr, 0), FD(ioctl, 0),
 };
 #define COUNT (sizeof calls / sizeof *calls)
 
@@ -124,7 +127,7 @@ static void path_of(const struct call *call, const struct seccomp_notif *asked, 
 static int error_number(const char *name) {
   static const struct { const char *name; int number; } errors[] = {
     {"ENOSPC", ENOSPC}, {"EDQUOT", EDQUOT}, {"EIO", EIO}, {"ESTALE", ESTALE}, {"EACCES", EACCES}, {"ENOENT", ENOENT}, {"EINTR", EINTR},
-    {"EROFS", EROFS}, {"EPERM", EPERM}, {"EMFILE", EMFILE}, {"ETIMEDOUT", ETIMEDOUT}, {"ENOLCK", ENOLCK},
+    {"EROFS", EROFS}, {"EPERM", EPERM}, {"EMFILE", EMFILE}, {"ETIMEDOUT", ETIMEDOUT}, {"ENOLCK", ENOLCK}, {"ENOMEM", ENOMEM}, {"EAGAIN", EAGAIN},
   };
   for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
     if (strcmp(errors[i].name, name) == 0) return errors[i].number;
@@ -193,6 +196,14 @@ static int receive_fd(int socket) {
   return fd;
 }
 
+/* A moment after it has started. */
+static void kill_later(pid_t pid) {
+  if (fork() != 0) return;
+  usleep(20000);
+  kill(pid, SIGKILL);
+  _exit(0);
+}
+
 static const struct call *known(int number) {
   for (size_t i = 0; i < COUNT; i++)
     if (calls[i].number == number) return &calls[i];
@@ -200,11 +211,12 @@ static const struct call *known(int number) {
 }
 
 int main(int argc, char **argv) {
-  long chosen = 0, counted = 0;
+  long chosen = 0, counted = 0, started = 0;
   const char *fault = "EIO", *log_path = NULL;
-  int option;
-  while ((option = getopt(argc, argv, "+k:f:l:")) != -1) {
-    if (option == 'k') chosen = atol(optarg);
+  int option, of_programs = 0;
+  while ((option = getopt(argc, argv, "+ek:f:l:")) != -1) {
+    if (option == 'e') of_programs = 1;
+    else if (option == 'k') chosen = atol(optarg);
     else if (option == 'f') fault = optarg;
     else if (option == 'l') log_path = optarg;
     else return 99;
@@ -251,12 +263,16 @@ int main(int argc, char **argv) {
     answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
     const struct call *call = known(asked.data.nr);
     path_of(call, &asked, path);
-    if (call && is_below(path)) {
+    int is_start = call && call->number == SYS_execve;
+    /* The first start is that of the program itself. */
+    int is_counted = of_programs ? is_start && access(path, X_OK) == 0 && started++ > 0 : call && !is_start && is_below(path);
+    if (is_counted) {
       counted++;
       if (log) fprintf(log, "%ld %s %s\n", counted, call->name, path), fflush(log);
       if (counted == chosen) {
         long half = strcmp(fault, "short") == 0 ? half_write(&asked) : -1;
-        if (strcmp(fault, "kill") == 0) kill(-child, SIGKILL);
+        if (strcmp(fault, "kill") == 0) kill(of_programs ? (pid_t)asked.pid : -child, SIGKILL);
+        else if (strcmp(fault, "die") == 0) kill_later((pid_t)asked.pid);
         else if (strcmp(fault, "term") == 0) kill(child, SIGTERM);
         else if (strcmp(fault, "int") == 0) kill(child, SIGINT);
         else if (strcmp(fault, "late") == 0) usleep(500000);
