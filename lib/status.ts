@@ -9,6 +9,7 @@ import type { Config } from "./config/schema.ts";
 import { type QuotaLeft, quotas } from "./drivers/quota.ts";
 import { withinLimit } from "./engine/finding.ts";
 import { type Holder, holderOf } from "./engine/lock.ts";
+import type { Base } from "./engine/manifest.ts";
 import { knownOf, readMarker, whyStale } from "./engine/marker.ts";
 import { plan, type Step, scratchRoot } from "./engine/plan.ts";
 import { PurgeForecast, type PurgeRule, purgeRule } from "./engine/purge.ts";
@@ -157,10 +158,18 @@ async function look(step: Step, context: Context): Promise<VarStatus> {
 /** What of the last sync is on scratch no more; nothing if it is all there, or nobody knows. */
 function goneOf(step: Step, scratch: Survey | undefined): Partial<VarStatus> {
   const tree = scratch ? scratch.tree : new Tree();
-  const { base } = tree ? knownOf(step) : {};
+  const base = tree && baseOf(step);
   if (!tree || !base) return {};
   const { gone, of } = goneFrom(base.tree, tree);
   return gone > 0 ? { state: "purged", goneFiles: gone, ofFiles: of } : {};
+}
+
+function baseOf(step: Step): Base | undefined {
+  try {
+    return knownOf(step).base;
+  } catch {
+    return undefined; // the storage fails: a sync says so
+  }
 }
 
 function unanswered(step: Step | VarStatus, config: Config, why: string): VarStatus {

@@ -93,6 +93,15 @@ export function errnoOf(error: unknown): string | undefined {
   return typeof code === "string" && /^E[A-Z0-9]+$/.test(code) ? code : undefined;
 }
 
+/** Nothing there, something else, or not ours to see. */
+const findings = new Set(["ENOENT", "ENOTDIR", "EACCES", "EPERM", "ELOOP", "EINVAL", "EISDIR", "ENAMETOOLONG"]);
+
+/** Did a look fail by the storage? Then what was looked for may be there all the same. */
+export function isStorageFault(error: unknown): boolean {
+  const errno = errnoOf(error);
+  return errno !== undefined && !findings.has(errno);
+}
+
 const errnoTexts: Record<string, string> = {
   EACCES: "permission denied",
   EDQUOT: "disk quota exceeded",

@@ -9,6 +9,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import type { ByteString } from "../base/bytes.ts";
 import { crc32 } from "../base/crc.ts";
+import { EfError, isStorageFault, reasonOf } from "../base/errors.ts";
 import { randomId, writeAtomic } from "../base/files.ts";
 import { oneMore } from "../base/memory.ts";
 import { Tree } from "./tree.ts";
@@ -161,9 +162,10 @@ export function readTimes(file: string): Times | undefined {
  * Read the table of what was put there; undefined if it is missing, damaged or of another version.
  *
  * @param run the id that the marker names; any if left out
+ * @throws {EfError} IO if the storage fails: taken for missing, it would be forgotten for ever what is ef's and what a job's
  */
 export function readBase(file: string, run?: string): (Base & { run: string }) | undefined {
-  return reading(file, (read) => {
+  const use = (read: Read) => {
     const found = headerOf(read);
     if (!found || (run !== undefined && found.header.run !== run)) return undefined;
     const { header, start } = found;
@@ -200,18 +202,34 @@ export function readBase(file: string, run?: string): (Base & { run: string }) |
       .split("\0");
     new Uint32Array(...column("linkRows")).forEach((row, i) => void tree.links.set(row, texts[i] ?? ""));
     return { tree, scratch, run: header.run };
+  };
+  return reading(file, use, (cause) => {
+    throw new EfError("IO", `Cannot read ${file}: ${reasonOf(cause)}`, {
+      hint: "run it again; if it stays so, remove that file: then all on scratch that is not as at the source is kept as a job's",
+      path: file,
+      cause,
+    });
   });
 }
 
 type Read = (offset: number, length: number) => Buffer | undefined;
 
-/** Open the file, not following a link at its end, and hand out pieces of it; undefined for whatever goes wrong. */
-function reading<T>(file: string, use: (read: Read) => T | undefined): T | undefined {
+/**
+ * Open the file, not following a link at its end, and hand out pieces of it; undefined for whatever goes wrong.
+ *
+ * @param onFault what to do if it is the storage that failed. @default nothing
+ */
+function reading<T>(
+  file: string,
+  use: (read: Read) => T | undefined,
+  onFault?: (error: unknown) => never,
+): T | undefined {
+  const failed = (error: unknown) => (isStorageFault(error) ? onFault?.(error) : undefined);
   let fd: number;
   try {
     fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-  } catch {
-    return undefined;
+  } catch (error) {
+    return failed(error);
   }
   try {
     const stat = fstatSync(fd);
@@ -228,8 +246,8 @@ function reading<T>(file: string, use: (read: Read) => T | undefined): T | undef
       }
       return bytes;
     });
-  } catch {
-    return undefined;
+  } catch (error) {
+    return failed(error);
   } finally {
     closeSync(fd);
   }

@@ -4,19 +4,15 @@
  */
 import { readdirSync, readlinkSync } from "node:fs";
 import { type ByteString, display, osPath } from "../base/bytes.ts";
-import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
-
-/** Nothing there, something else, or not ours to see. */
-const harmless = new Set(["ENOENT", "ENOTDIR", "EACCES", "EPERM", "ELOOP", "EINVAL", "EISDIR", "ENAMETOOLONG"]);
+import { EfError, errnoOf, isStorageFault, reasonOf } from "../base/errors.ts";
 
 /**
  * @param isKnown it was there a moment ago, and ours: any error is then the storage's
  * @throws {EfError} IO if it is the storage that failed
  */
 export function unlessStorageFails(path: ByteString, error: unknown, isKnown = false): void {
-  const errno = errnoOf(error);
-  if (errno === undefined) throw error;
-  if (harmless.has(errno) && !isKnown) return;
+  if (errnoOf(error) === undefined) throw error;
+  if (!isStorageFault(error) && !isKnown) return;
   const full = display(path);
   throw new EfError("IO", `Cannot read ${full}: ${reasonOf(error)}`, {
     hint: "run it again",
