@@ -198,6 +198,9 @@ class Walker {
     }
     if (kind === "other") {
       todo[row] = Do.skip;
+      // What ef put there when it was a file is the source's no more.
+      const was = this.#known(row);
+      if (here >= 0 && was >= 0 && target.kind(here) !== "gone") this.#orphan(here, was);
       return;
     }
     const thereKind = here < 0 ? "gone" : target.kind(here);

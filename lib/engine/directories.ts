@@ -99,7 +99,8 @@ export async function finishDirectories(
 /** Is a directory of the target one that its owner may not write to? */
 function isShut({ source, target, there }: Pick<Diff, "source" | "target" | "there">, row: number): boolean {
   const here = (there[row] as number) - 1;
-  return source.kind(row) === "dir" && here >= 0 && (target.permissions(here) & 0o700) !== 0o700;
+  const areDirs = source.kind(row) === "dir" && here >= 0 && target.kind(here) === "dir";
+  return areDirs && (target.permissions(here) & 0o700) !== 0o700;
 }
 
 /** Let ourselves into directories of the target where something is to be done (a Go module cache has none to write to). */

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { rmSync } from "node:fs";
+import { chmodSync, existsSync, linkSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { BuiltinOptions } from "../../lib/engine/builtin.ts";
 import type { Transfer } from "../../lib/engine/engine.ts";
@@ -69,6 +69,34 @@ test.skipIf(!have("setfacl"))(
     expect(acls(pair.target)).toBe(acls(pair.source));
   },
 );
+
+test("a file that becomes a directory: its other names keep their mode", async () => {
+  using pair = new Pair();
+  writeFileSync(join(pair.source, "a"), "1");
+  chmodSync(join(pair.source, "a"), 0o444);
+  linkSync(join(pair.source, "a"), join(pair.source, "b"));
+  await pair.sync();
+  rmSync(join(pair.source, "a"));
+  mkdirSync(join(pair.source, "a"));
+  writeFileSync(join(pair.source, "a/in it"), "2");
+  await pair.sync();
+  expect(statSync(join(pair.target, "a")).isDirectory()).toBe(true);
+  expect(statSync(join(pair.target, "b")).mode & 0o7777).toBe(0o444);
+});
+
+test("a file that becomes a FIFO: its copy stays as what the source had, and mirror removes it", async () => {
+  using pair = new Pair();
+  writeFileSync(join(pair.source, "a"), "1");
+  await pair.sync();
+  rmSync(join(pair.source, "a"));
+  expect(Bun.spawnSync(["mkfifo", join(pair.source, "a")]).exitCode).toBe(0);
+  await pair.sync();
+  expect(existsSync(join(pair.target, "a"))).toBe(true);
+  rmSync(join(pair.source, "a"));
+  writeFileSync(join(pair.source, "b"), "2"); // a source that is empty is not believed
+  await pair.sync({}, { mirror: true });
+  expect(existsSync(join(pair.target, "a"))).toBe(false);
+});
 
 /** Both sides change, again and again: the source comes, and no job's work is lost. */
 async function mutate(seed: number, options: Partial<BuiltinOptions>, more: () => Partial<Transfer>): Promise<void> {
