@@ -16,6 +16,7 @@ import { type BuiltinOptions, copyingBetween, sidesOf } from "./builtin.ts";
 import type { Failure } from "./carrying.ts";
 import { both, compareTrees, settled } from "./comparing.ts";
 import type { Copying } from "./copy-file.ts";
+import { rulesOf } from "./directories.ts";
 import type { TransferProgress } from "./engine.ts";
 import { excluder } from "./exclude.ts";
 import { Gauge } from "./gauge.ts";
@@ -262,7 +263,7 @@ async function carry(
     gauge: new Gauge(options.workers),
     signal,
     workers: options.workers,
-    directories: { setgid: (root.mode & 0o2000) !== 0, groupWritable: (root.mode & 0o2020) === 0o2020 },
+    directories: rulesOf(root),
     temps: looked.source.temps,
     stamp: stampOf(new Date()),
     deletes: isWholeLook(looked),

@@ -12,6 +12,7 @@ import { type Carried, carryOut, rowsIn } from "./carry.ts";
 import { type Carrying, type Failure, type Job, State } from "./carrying.ts";
 import { compareTrees } from "./comparing.ts";
 import type { Copying } from "./copy-file.ts";
+import { rulesOf } from "./directories.ts";
 import type { Comparison, CopyOptions, Engine, Sides, Transfer, TransferProgress, TransferReport } from "./engine.ts";
 import { bringFiles } from "./files.ts";
 import { Gauge } from "./gauge.ts";
@@ -79,7 +80,7 @@ export async function copyTree(
       gauge,
       signal,
       arrival: transfer.arrivalNs === undefined ? undefined : diff.arrival,
-      directories: { setgid: (root.mode & 0o2000) !== 0, groupWritable: (root.mode & 0o2020) === 0o2020 },
+      directories: rulesOf(root),
       files: (job, failures) =>
         otherwise
           ? otherwise.files(job, failures, cx)

@@ -131,6 +131,12 @@ function touchedDirectories({ source, todo, clear, remove, target, leaders }: Di
   return touched;
 }
 
+/** What the root of a tree says of new directories in it. */
+export const rulesOf = ({ mode }: { mode: number }): DirectoryRules => ({
+  setgid: (mode & 0o2000) !== 0,
+  groupWritable: (mode & 0o2020) === 0o2020,
+});
+
 export function directoryMode(permissions: number, { setgid, groupWritable }: DirectoryRules): number {
   return (permissions & ~0o2000) | (setgid ? 0o2000 : 0) | (groupWritable ? 0o020 : 0);
 }

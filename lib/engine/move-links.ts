@@ -2,6 +2,7 @@
 import { statSync } from "node:fs";
 import { type ByteString, bytesOf, display, osPath } from "../base/bytes.ts";
 import { plural } from "../base/units.ts";
+import { directoryMode, rulesOf } from "./directories.ts";
 import type { Move } from "./move-checks.ts";
 import { tempName } from "./names.ts";
 import type { Storage } from "./storage.ts";
@@ -79,7 +80,8 @@ async function relink(root: ByteString, tree: Tree, row: number, text: ByteStrin
   const dir = tree.parent[row] as number;
   const at = dir === 0 ? root : `${root}/${tree.path(dir)}`;
   const temp = `${at}/${tempName()}`;
-  const mode = tree.permissions(dir);
+  const was = tree.permissions(dir);
+  const mode = dir === 0 ? was : directoryMode(was, rulesOf(statSync(osPath(root))));
   const isShut = (mode & 0o300) !== 0o300;
   if (isShut) await storage.chmod(at, mode | 0o700);
   try {

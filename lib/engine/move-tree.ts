@@ -16,7 +16,7 @@ import { compareContents, contentsToRead } from "./contents.ts";
 import { copySmall, oneGo } from "./copy-file.ts";
 import { copyLarge } from "./copy-large.ts";
 import { type DifferenceKind, differenceKinds, differences } from "./differences.ts";
-import { directoryMode } from "./directories.ts";
+import { directoryMode, rulesOf } from "./directories.ts";
 import type { Comparison, Sides, Transfer, TransferPlan } from "./engine.ts";
 import { Gauge } from "./gauge.ts";
 import type { Move } from "./move-checks.ts";
@@ -237,8 +237,7 @@ async function wrongsOf(
   const { source, target, sides, diff } = comparison;
   const found = differences(comparison, undefined, false);
   const otherContents: ByteString[] = [];
-  const root = statSync(move.toReal);
-  const rules = { setgid: (root.mode & 0o2000) !== 0, groupWritable: (root.mode & 0o2020) === 0o2020 };
+  const rules = rulesOf(statSync(move.toReal));
   for (let row = 1; row < source.tree.length; row++) {
     const there = (diff.there[row] as number) - 1;
     if (source.tree.kind(row) !== "dir" || there < 0) continue;

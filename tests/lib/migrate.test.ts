@@ -261,6 +261,14 @@ test("the journal cannot be written: it is named, not the new place", async () =
   expect(error.message).toStartWith(`Cannot write ${path}: `);
 });
 
+test("a directory whose link was made to lead to the new place has the set-group-id bit of that place, not of the old one", async () => {
+  using home = cache();
+  symlinkSync(join(old(home), "d/b"), join(old(home), "d/e/whole"));
+  chmodSync(join(old(home), "d/e"), 0o2555);
+  await move(home);
+  expect(statSync(join(fresh(home), "d/e")).mode & 0o7777).toBe(0o555);
+});
+
 test("links that name the old place name the new one; what a killed run left goes; the directory is as shut as it was", async () => {
   using home = cache();
   const link = (text: string, name: string) => symlinkSync(text, join(old(home), name));
