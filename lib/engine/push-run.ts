@@ -12,6 +12,7 @@ import { get, type Steps } from "../base/steps.ts";
 import { span } from "../base/trace.ts";
 import { makeHardLinks } from "./carry.ts";
 import { type DirectoryRules, each, type Failure, type Job, State } from "./carrying.ts";
+import { copyAttributes } from "./copy-file.ts";
 import { directoryMode, makeDirectories } from "./directories.ts";
 import { bringFiles } from "./files.ts";
 import { removeTemps } from "./leftovers.ts";
@@ -135,6 +136,7 @@ async function finishDirectories(plan: PushPlan, { state }: Job, pushing: Pushin
   function* finish(row: number): Steps<void> {
     const at = `${cx.to}/${scratch.path(row)}`;
     if (todo[row] === Push.mkdir) {
+      if (cx.xattrs) copyAttributes(cx, scratch.path(row), at); // before the mode, which an ACL changes
       yield* get(cx.target.setTimes(at, scratch.mtime[row] as bigint));
       yield* get(cx.target.chmod(at, directoryMode(scratch.permissions(row), directories)));
       return;

@@ -788,3 +788,16 @@ test("a file renamed and one replaced on scratch", async () => {
   expect(at.read(here(at, "model.bin"))).toBe("weights"); // no deletion without --delete
   expect(readlinkSync(here(at, "hub/b"))).toBe("deep");
 });
+
+test.skipIf(!have("setfacl"))(
+  "attributes and ACLs of new directories come home with transfer.xattrs [needs setfacl]",
+  async () => {
+    using at = await hub({ ef: { transfer: { xattrs: true } } });
+    const acl = (dir: string) => Bun.spawnSync(["getfacl", "-n", "made"], { cwd: dir }).stdout.toString();
+    job(at, "made/f", "1");
+    expect(Bun.spawnSync(["setfacl", "-m", "u:12345:r-x,d:g:54321:rwx", there(at, "made")]).exitCode).toBe(0);
+    expect((await push(at)).code).toBe(0);
+    expect(acl(here(at))).toContain("default:group:54321:rwx");
+    expect(acl(here(at))).toBe(acl(there(at)));
+  },
+);
