@@ -12,8 +12,11 @@ import { buildHere } from "./build.ts";
 import { readJunit, type SkippedTest, type TestRun } from "./junit.ts";
 
 const root = join(import.meta.dir, "..");
-/** Once is enough, on the binary: some take minutes, the others are about its system calls. */
-const binaryOnly = /\/cli\/apptainer-(?:bases|build|faults)\.test\.ts$|\/faults\/(?:kth-call|limits|quota)\.test\.ts$/;
+/** Tests of the program: on the sources too, but for those that take minutes or are about system calls. */
+const ofProgram = "tests/{cli,faults,load}/**/*.test.ts";
+const binaryOnly = /\/cli\/apptainer-(?:bases|build|faults)\.test\.ts$|\/(?:faults|load)\//;
+/** Those among them that are about modules alone. */
+const sourcesOnly = /\/faults\/(?:fuzz|planner)\.test\.ts$/;
 const runs: { title: string; result: TestRun }[] = [];
 
 await main(process.argv.slice(2));
@@ -21,11 +24,9 @@ await main(process.argv.slice(2));
 async function main(args: string[]) {
   const binary = await build();
   using _ = await slurm();
-  const chosen = [
-    ...testsIn("tests/cli/**/*.test.ts", args),
-    ...testsIn("tests/faults/{kth-call,limits,quota}.test.ts", args),
-  ];
-  const again = testsIn("tests/**/*.test.ts", args).filter((file) => binary === undefined || !binaryOnly.test(file));
+  const chosen = testsIn(ofProgram, args).filter((file) => !sourcesOnly.test(file));
+  const isOnSources = (file: string) => binary === undefined || !binaryOnly.test(file) || sourcesOnly.test(file);
+  const again = testsIn("tests/**/*.test.ts", args).filter(isOnSources);
 
   if (again.length > 0) await runTests("sources", [...args.filter(isOption), ...again], {});
   if (binary !== undefined && chosen.length > 0) {
