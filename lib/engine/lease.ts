@@ -39,6 +39,7 @@ import * as v from "valibot";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import { readOwn, removeIfThere, tempBeside } from "../base/files.ts";
 import { Holder, type Identity, isAlive, thisHost } from "../drivers/host.ts";
+import { removeParts } from "./temp.ts";
 
 export interface LeaseOptions {
   /** Between two beats of a held lease. @default 5000 */
@@ -73,14 +74,28 @@ interface Seen {
  * @throws {EfError} (the function) LOCK_FAILED if files cannot be made there, or a stale lease cannot be removed
  */
 export function leaseTaker(path: string, options: LeaseOptions = {}): () => Lease | "held" {
-  const attempt = taker(path, options, taker(`${path}.takeover`, options));
+  const takeover = `${path}.takeover`;
+  const attempt = taker(path, options, taker(takeover, options));
   return () => {
     try {
-      return attempt();
+      const lease = attempt();
+      if (lease !== "held") removeLeft(path, takeover);
+      return lease;
     } catch (error) {
       throw cannotTake(path, error);
     }
   };
+}
+
+/** Remove what takers of this lease left beside it when they were killed; we hold it, so nobody takes it over now. */
+function removeLeft(path: string, takeover: string): void {
+  removeParts([path, takeover]);
+  const isDead = (seen: Seen | undefined) => seen?.lease !== undefined && isAlive(seen.lease) === "no";
+  try {
+    if (isDead(look(takeover))) removeIf(takeover, isDead);
+  } catch {
+    // the next taker finds it again
+  }
 }
 
 /** @param takeGuard takes the lease under which alone a stale one may be removed */

@@ -8,6 +8,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -15,7 +16,7 @@ import {
   unlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Identity, isAlive, thisHost } from "../../lib/drivers/host.ts";
 import { type Lease, type LeaseOptions, leaseHolder, leaseTaker } from "../../lib/engine/lease.ts";
@@ -194,6 +195,16 @@ describe("a stale lease", () => {
     using lease = take();
     lease.assertHeld();
     expect(readdirSync(dir)).toHaveLength(1);
+  });
+
+  test("what takers left when they were killed goes with the next one, and what living ones write stays", () => {
+    const living = `.X.lock.lease.ef-${hostname()}-${process.pid}-0123456789abcdef.tmp`;
+    const begun = ["", ".takeover"].map((of) => `.X.lock.lease${of}.ef-${hostname()}-${deadPid()}-0123456789abcdef.tmp`);
+    for (const name of [living, ...begun]) writeFileSync(join(dir, name), "{");
+    leave({ pid: deadPid() });
+    renameSync(path, `${path}.takeover`);
+    take()[Symbol.dispose]();
+    expect(readdirSync(dir)).toEqual([living]);
   });
 
   test("is left alone while somebody else takes it over", async () => {
