@@ -26,7 +26,7 @@ import { seeded } from "../tables.ts";
 import { lookAt, pick, type Random, wrongsOf } from "../trees.ts";
 import { isLong, seed } from "./seed.ts";
 
-const rounds = isLong ? 30 : 1;
+const rounds = isLong ? 4 : 1;
 const atOnce = isLong ? 30 : 12;
 
 setDefaultTimeout(isLong ? 3_600_000 : 120_000);
@@ -74,7 +74,7 @@ function user(): Home {
   for (const dir of ["cache/hf/hub", "cache/other", "torch"])
     for (let i = 0; i < 20; i++) at.write(`${dir}/${i}`, `${dir} ${i} `.repeat(1 + i * 40));
   at.write("torch/large", "weights ".repeat(100_000));
-  at.configure(vars);
+  at.configure(vars, { ef: { transfer: { bwlimit: "40M" } } });
   return at;
 }
 
@@ -148,26 +148,51 @@ const herds: Herd[] = [
   },
 ];
 
-/** Start many at once; all that is wrong with how they ended. */
+/** Start many at once, while the site purges and some are killed; all that is wrong with how they ended. */
 async function stampede(at: Home, { nodes, withEuler, withKills }: Herd, random: Random): Promise<string[]> {
+  const victims = new Map<number, ChildProcess>();
+  const meanwhile = [setInterval(purge, 50, at, random), setInterval(killWriters, 5, at, victims)];
   const ran = await Promise.all(
     Array.from({ length: atOnce }, async (_, i): Promise<string[]> => {
       if (withEuler && i % 5 === 0) return wrongEnd("euler-files", await eulerFiles(at, ["sync", "--force"]), false);
       const args = pick(random, commands);
-      const [isVictim, afterMs] = [withKills === true && random(3) === 0, random(1500)];
+      const [isVictim, afterMs] = [withKills === true && random(3) === 0, random(3000)];
       let killing: ReturnType<typeof setTimeout> | undefined;
       const ended = await efOn(nodes[i % nodes.length] as Node, at, args, (child) => {
-        if (isVictim) killing = setTimeout(() => child.kill("SIGKILL"), afterMs);
+        if (!isVictim) return;
+        victims.set(child.pid as number, child);
+        killing = setTimeout(() => child.kill("SIGKILL"), afterMs);
       });
       clearTimeout(killing);
       return wrongEnd(`ef ${args.join(" ")}`, ended, isVictim);
     }),
   );
+  meanwhile.forEach(clearInterval);
   return ran.flat();
 }
 
+/** One file of a copy goes, if it is there, so that those who come later have something to copy. */
+function purge(at: Home, random: Random): void {
+  const path = random(3) ? `TORCH_HOME/${random(4) ? random(20) : "large"}` : `HF_HOME/hub/${random(20)}`;
+  rmSync(at.cache(path), { force: true });
+}
+
+/** Those of them that are in the middle of writing a file: its temporary name tells. */
+function killWriters(at: Home, victims: Map<number, ChildProcess>): void {
+  const dirs = [at.cache("."), at.cache("TORCH_HOME"), at.cache("HF_HOME/hub"), join(at.home, "torch")];
+  for (const name of dirs.flatMap((dir) => (existsSync(dir) ? readdirSync(dir) : []))) {
+    const pid = /^\..*ef-.*?-(\d+)-[0-9a-f]{16}[-.]/.exec(name)?.[1];
+    if (pid !== undefined) victims.get(Number(pid))?.kill("SIGKILL");
+  }
+}
+
+/** What the purge took at once is said to be missing: true, and the only reason to fail. */
+const purged = /^\w+: failed: Cannot copy .*: the files are not there\n.*does something delete on scratch\?\n/gm;
+
 function wrongEnd(what: string, { code, stderr, stdout }: Ran, mayBeKilled: boolean): string[] {
-  const isWrong = code !== 0 || /error|failed|cannot|conflict|Traceback/i.test(stderr);
+  const rest = stderr.replaceAll(purged, "");
+  const isWrong =
+    (code !== 0 && !(code === 1 && rest !== stderr)) || /error|failed|cannot|conflict|Traceback/i.test(rest);
   if (!isWrong || (mayBeKilled && code === 137 && stdout === "")) return [];
   return [`${what}: exit ${code}: ${stderr}`];
 }
