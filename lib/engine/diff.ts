@@ -217,7 +217,8 @@ class Walker {
       return;
     }
     if (thereKind === "dir") {
-      todo[row] = this.#canClear(here, this.#known(row)) ? (kind === "link" ? Do.symlink : Do.copy) : Do.blocked;
+      const meant = this.intent?.tree.find(source.path(row)) ?? -1;
+      todo[row] = this.#canClear(here, this.#known(row), meant) ? (kind === "link" ? Do.symlink : Do.copy) : Do.blocked;
       if (todo[row] !== Do.blocked) this.#clear(here);
       return;
     }
@@ -283,14 +284,18 @@ class Walker {
   }
 
   /** Is all below a directory of scratch what ef put there? */
-  #canClear(here: number, was: number): boolean {
-    if (was < 0 || !this.#scratchIsAsWas(here, was)) return false;
+  #canClear(here: number, was: number, meant: number): boolean {
+    const { base, intent } = this;
     const { target } = this.diff;
+    const isAs = (of: Base | undefined, row: number) => of !== undefined && row >= 0 && isAsWas(target, here, of, row);
+    if (!isAs(base, was) && !isAs(intent, meant)) return false;
+    if (target.kind(here) !== "dir") return true;
     const [from, to] = target.children(here);
     for (let child = from; child < to; child++) {
-      const known = this.#tree.child(was, target.name(child));
-      if (known === undefined || !this.#scratchIsAsWas(child, known)) return false;
-      if (target.kind(child) === "dir" && !this.#canClear(child, known)) return false;
+      const name = target.name(child);
+      const known = was < 0 ? undefined : base?.tree.child(was, name);
+      const planned = meant < 0 ? undefined : intent?.tree.child(meant, name);
+      if (!this.#canClear(child, known ?? -1, planned ?? -1)) return false;
     }
     return true;
   }

@@ -116,6 +116,14 @@ test("what stands in the way and is ef's goes first, what is in a directory befo
   );
 });
 
+test("a directory became a file, and an interrupted sync had renewed what is in it: all of it is ef's", () => {
+  const tree = { d: dir(), "d/a": edited, "d/b": same };
+  const past = { base: baseOf({ d: dir(), "d/a": same, "d/b": same }), intent: baseOf(tree) };
+  expect(decide({ d: same }, tree, past)).toMatchObject({ todo: { d: "copy" }, clear: ["d/a", "d/b", "d"] });
+  const work = { ...tree, "d/a": grown };
+  expect(decide({ d: same }, work, past)).toMatchObject({ todo: { d: "blocked" }, clear: [] });
+});
+
 test("below what is blocked nothing is done", () => {
   expect(decide({ "d/x": same }, { d: same }, { base: baseOf({}) }).todo).toEqual({ d: "blocked" });
 });
