@@ -156,6 +156,7 @@ export async function copy(step: Step, stale: Stale, held: Held, context: BringC
   let after = await copyOnce(step, transfer, first, reserved, context);
   if (isWork(after.plan)) after = await copyOnce(step, transfer, after, undefined, context);
   held.assertHeld();
+  if (after.plan.blocked.length > 0) throw blockedError(step, after.plan);
   if (isWork(after.plan)) {
     if (plan.newInodes > 0 && after.plan.newInodes >= plan.newInodes) throw nothingCopied(step, engine.name);
     // No marker: the next sync compares again. Each file is whole as it was at some moment of the copy.
@@ -210,10 +211,14 @@ async function copyOnce(
   for (const message of report.warnings) tell({ type: "warning", name: step.name, message });
   if (report.isAsIs) return comparison;
   return span(`verify ${step.name}`, () =>
-    engine.compare(transfer, {
-      ...{ signal, source: comparison.source, sides: comparison.sides },
-      trust: report.trust,
-    }),
+    // What vanished meanwhile is not to be deleted because of this look, and stays known as ef's.
+    engine.compare(
+      { ...transfer, mirror: false },
+      {
+        ...{ signal, source: comparison.source, sides: comparison.sides },
+        trust: report.trust,
+      },
+    ),
   );
 }
 

@@ -129,6 +129,7 @@ export async function copyingBetween(
     xattrs: options.xattrs,
     durable: options.durable ?? false,
     arrivalNs,
+    direct: new Set(),
     umask: process.umask(),
     kernel: statSync(target).dev === statSync(source).dev,
     throttle: pass ? (bytes) => pass(bytes, signal) : undefined,

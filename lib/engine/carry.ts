@@ -10,7 +10,7 @@ import { errnoOf } from "../base/errors.ts";
 import { oneMore } from "../base/memory.ts";
 import { get, type Maybe, type Steps } from "../base/steps.ts";
 import { type Carrying, each, type Failure, fatal, type Job, State } from "./carrying.ts";
-import { beside, type Copying, copySmall, giveName, type Outcome, oneGo, quietly } from "./copy-file.ts";
+import { beside, type Copying, copySmall, giveName, lookBelow, type Outcome, oneGo, quietly } from "./copy-file.ts";
 import { copyLarge } from "./copy-large.ts";
 import { type Diff, Do } from "./diff.ts";
 import { finishDirectories, makeDirectories, openDirectories } from "./directories.ts";
@@ -179,13 +179,15 @@ async function retryChanged(job: Job, cx: Copying, carrying: Carrying, failures:
   const { source, state } = job;
   const rows = rowsIn(state, State.changed);
   if (rows.length === 0) return;
+  job.anew = new Set(rows);
+  const wary = { ...cx, within: cx.from };
   function* again(row: number): Steps<void> {
-    const stat = yield* get(cx.source.lookUp(`${cx.from}/${source.path(row)}`));
+    const stat = yield* lookBelow(cx.source, cx.from, `${cx.from}/${source.path(row)}`);
     if (!stat) state[row] = State.vanished;
     if (!stat?.isFile()) return;
     source.set(row, { mode: Number(stat.mode), size: Number(stat.size), mtimeNs: stat.mtimeNs });
     if (Number(stat.blocks) * 512 < Number(stat.size)) source.flag(row, Flag.sparse);
-    yield* bringRow(cx, job, row, (failure) => failures.push(failure), carrying.signal);
+    yield* bringRow(wary, job, row, (failure) => failures.push(failure), carrying.signal);
   }
   await each(rows, again, (row) => source.path(row), carrying, failures);
 }
@@ -212,6 +214,7 @@ export async function makeHardLinks(
   const path = (row: number) => source.path(row);
   function* join(row: number): Steps<void> {
     const leader = leaders.get(row) as number;
+    if (job.anew?.has(leader) && !(yield* isStillOne(cx, path(leader), path(row)))) return yield* alone(row);
     const stands = todo[leader] === Do.nothing || state[leader] === State.done;
     if (stands) {
       const temp = `${cx.to}/${beside(path(row), tempName())}`;
@@ -228,7 +231,24 @@ export async function makeHardLinks(
     todo[row] = Do.copy;
     yield* bringRow(cx, job, row, (failure) => failures.push(failure), carrying.signal);
   }
+  /** A name that is no longer one of the file that it is to be linked to. */
+  function* alone(row: number): Steps<void> {
+    const stat = yield* lookBelow(cx.source, cx.from, `${cx.from}/${path(row)}`);
+    source.inode[row] = 0;
+    todo[row] = Do.copy;
+    state[row] = stat ? State.changed : State.vanished;
+    if (!stat?.isFile()) return;
+    source.set(row, { mode: Number(stat.mode), size: Number(stat.size), mtimeNs: stat.mtimeNs });
+    yield* bringRow({ ...cx, within: cx.from }, job, row, (failure) => failures.push(failure), carrying.signal);
+  }
   await each(leaders.keys(), join, path, carrying, failures);
+}
+
+/** Are two names still names of one file? */
+function* isStillOne(cx: Copying, one: ByteString, other: ByteString): Steps<boolean> {
+  const a = yield* get(cx.source.lookUp(`${cx.from}/${one}`));
+  const b = yield* get(cx.source.lookUp(`${cx.from}/${other}`));
+  return a !== undefined && b !== undefined && a.ino === b.ino && a.dev === b.dev;
 }
 
 function* replaceBy(cx: Copying, job: Job, row: number, temp: ByteString): Steps<void> {

@@ -21,6 +21,8 @@ export interface Job {
   state: Uint8Array;
   /** Rows that get the time of arrival. */
   arrival: Uint8Array | undefined;
+  /** Rows that had changed, and were looked at once more. */
+  anew?: Set<number>;
 }
 
 /** Something that could not be brought. */

@@ -29,6 +29,13 @@ export interface Copying {
   exact?: boolean;
   /** The modification time of what is brought, in nanoseconds; undefined for the source's. */
   arrivalNs: bigint | undefined;
+  /**
+   * A file that was seen to change is opened only where no directory between it and this one is a link now: the name may be that of
+   * another file, elsewhere.
+   */
+  within?: ByteString;
+  /** Directories of the source that were found to be such when a file of theirs was open. */
+  direct: Set<ByteString>;
   /** Bits that open(2) takes from the mode. */
   umask: number;
   /** May the kernel copy from one to the other (same file system)? Set to false when it turns out that it cannot. */
@@ -97,9 +104,10 @@ const takeBuffer = (bytes: number) =>
 
 /** Open a file of the source and make sure that it is the one that was looked at. */
 export function* openSource(cx: Copying, item: Item): Steps<number | Outcome> {
+  const path = `${cx.from}/${item.from ?? item.path}`;
   let fd: number;
   try {
-    fd = yield* get(cx.source.open(`${cx.from}/${item.from ?? item.path}`, constants.O_RDONLY));
+    fd = yield* get(cx.source.open(path, constants.O_RDONLY));
   } catch (error) {
     const code = errnoOf(error);
     if (code === "ENOENT") return "vanished";
@@ -107,13 +115,45 @@ export function* openSource(cx: Copying, item: Item): Steps<number | Outcome> {
     throw error;
   }
   try {
-    if (isAsSeen(yield* get(cx.source.fstat(fd)), item)) return fd;
+    const isSeen = isAsSeen(yield* get(cx.source.fstat(fd)), item);
+    if (isSeen && (yield* isDirect(cx, path))) return fd;
   } catch (error) {
     yield* get(cx.source.close(fd));
     throw error;
   }
   yield* get(cx.source.close(fd));
   return "changed";
+}
+
+/** What is at a path below a root now; undefined for nothing, also where a directory above it has become a link. */
+export function* lookBelow(storage: Storage, root: ByteString, path: ByteString): Steps<BigIntStats | undefined> {
+  const stat = yield* get(storage.lookUp(path));
+  return stat && (yield* isBelow(storage, root, path)) ? stat : undefined;
+}
+
+/** So many are remembered. */
+const mostDirect = 1000;
+
+/**
+ * Is a file where the scan was to look, and not behind a link that took the place of a directory? Asked once for each directory: in
+ * one that was found to be one, a link that comes later leads to files that are not as they were seen.
+ */
+function* isDirect({ source, from, within, direct }: Copying, path: ByteString): Steps<boolean> {
+  const dir = path.slice(0, path.lastIndexOf("/"));
+  if (within === undefined && direct.has(dir)) return true;
+  if (!(yield* isBelow(source, within ?? from, path))) return false;
+  if (direct.size >= mostDirect) direct.clear();
+  direct.add(dir);
+  return true;
+}
+
+/** Is a path one of directories from a root on, and none of them a link? */
+function* isBelow(storage: Storage, root: ByteString, path: ByteString): Steps<boolean> {
+  for (let slash = path.indexOf("/", root.length + 1); slash > 0; slash = path.indexOf("/", slash + 1)) {
+    const stat = yield* get(storage.lookUp(path.slice(0, slash)));
+    if (!stat?.isDirectory()) return false;
+  }
+  return true;
 }
 
 /** Is it still what it was when it was looked at? */

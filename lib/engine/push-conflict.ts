@@ -4,7 +4,7 @@ import type { ByteString } from "../base/bytes.ts";
 import { errnoOf } from "../base/errors.ts";
 import { get, type Steps } from "../base/steps.ts";
 import { each, type Failure } from "./carrying.ts";
-import { beside, copySmall, type Item, type Outcome, oneGo } from "./copy-file.ts";
+import { beside, copySmall, type Item, lookBelow, type Outcome, oneGo } from "./copy-file.ts";
 import { copyLarge } from "./copy-large.ts";
 import { isSameTime } from "./push-decide.ts";
 import type { Moving } from "./push-look.ts";
@@ -148,7 +148,7 @@ function* storeFile(plan: PushPlan, row: number, goal: ByteString, { cx, signal 
     const outcome = yield* item.size <= oneGo && !item.hasHoles ? copySmall(cx, item) : copyLarge(cx, item, signal);
     if (outcome === "copied") cx.moved(0, 1);
     if (outcome !== "changed") return outcome;
-    const stat = yield* get(cx.source.lookUp(`${cx.from}/${path}`));
+    const stat = yield* lookBelow(cx.source, cx.from, `${cx.from}/${path}`);
     if (!stat?.isFile()) return "vanished";
     scratch.set(row, { mode: Number(stat.mode) & ~0o6000, size: Number(stat.size), mtimeNs: stat.mtimeNs });
     if (Number(stat.blocks) * 512 < Number(stat.size)) scratch.flag(row, Flag.sparse);

@@ -4,7 +4,7 @@ import type { ByteString } from "../base/bytes.ts";
 import { get, type Steps } from "../base/steps.ts";
 import { bringRow } from "./carry.ts";
 import { each, type Failure, type Job, State } from "./carrying.ts";
-import { type Copying, isAsSeen, readAll } from "./copy-file.ts";
+import { type Copying, isAsSeen, lookBelow, readAll } from "./copy-file.ts";
 import type { Gauge } from "./gauge.ts";
 import { conflict, decide, type PathRows, Push, setIds } from "./push-decide.ts";
 import { type PushPlan, rowsOf, settle } from "./push-plan.ts";
@@ -77,6 +77,7 @@ export async function pushAgain(
   failures: Failure[],
 ): Promise<void> {
   const { scratch } = plan;
+  job.anew ??= new Set();
   const changed = [...rows].filter((row) => job.state[row] === State.changed || job.state[row] === State.taken);
   function* again(row: number): Steps<void> {
     for (let looks = 0; looks < mostLooks; looks++) if (yield* oneMore(plan, job, row, moving, failures)) return;
@@ -93,7 +94,8 @@ function* oneMore(plan: PushPlan, job: Job, row: number, moving: Moving, failure
   const slash = path.lastIndexOf("/");
   const name = path.slice(slash + 1);
   const dir = slash < 0 ? "" : `/${path.slice(0, slash)}`;
-  const cx = { ...moving.cx, from: moving.cx.from + dir, to: moving.cx.to + dir };
+  const cx = { ...moving.cx, from: moving.cx.from + dir, to: moving.cx.to + dir, within: moving.cx.from };
+  job.anew?.add(row);
   // Two trees of one name, so that the rules are those of the whole.
   const sides = {
     scratch: yield* lookAt(cx.source, cx.from, name),
@@ -101,7 +103,8 @@ function* oneMore(plan: PushPlan, job: Job, row: number, moving: Moving, failure
     past,
   };
   job.state[row] = State.open;
-  if (sides.scratch.kind(1) === "gone") {
+  const isThere = yield* lookBelow(cx.source, moving.cx.from, `${moving.cx.from}/${path}`);
+  if (sides.scratch.kind(1) === "gone" || !isThere) {
     todo[row] = Push.left;
     return true;
   }

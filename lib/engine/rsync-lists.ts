@@ -26,7 +26,7 @@ import {
 import type { BuiltinOptions } from "./builtin.ts";
 import { bringRow, isBrought } from "./carry.ts";
 import { type Failure, type Job, State } from "./carrying.ts";
-import { type Copying, isAsSeen } from "./copy-file.ts";
+import { type Copying, isAsSeen, lookBelow } from "./copy-file.ts";
 import { crew } from "./crew.ts";
 import { Do, sameTime } from "./diff.ts";
 import type { Transfer } from "./engine.ts";
@@ -247,6 +247,9 @@ class Shard {
         if (!stat.isFile()) {
           state[row] = State.changed;
         } else if (!isAsSeen(stat, { size: source.size[row] as number, mtimeNs: source.mtime[row] as bigint })) {
+          state[row] = State.vanished;
+          if (!(yield* lookBelow(cx.source, cx.from, `${cx.from}/${path}`))) return;
+          state[row] = State.open;
           source.set(row, { mode: Number(stat.mode), size: Number(stat.size), mtimeNs: stat.mtimeNs });
           changed.push(row);
         } else if (code === 0 || (yield* isThere(row, path))) state[row] = State.done;

@@ -60,6 +60,7 @@ async function bring(input: ThreadInput, output: ThreadOutput): Promise<void> {
     source: storage,
     target: storage,
     libc: calls,
+    direct: new Set(),
     throttle: undefined,
     moved(bytes, files = 0) {
       const at = 2 * input.thread;
