@@ -36,29 +36,34 @@ function compile(): string | undefined {
 export interface Faulty extends Ran {
   /** Each counted call: its name and its path. */
   calls: string[];
+  /** The most memory that ef had, in kB. */
+  peakKb: number;
 }
 
 /** What is counted: file-system calls below the directory of a throw-away HOME, or the starts of other programs. */
 export type Counted = "calls" | "starts";
 
-/** Run ef, with the `k`th call failing; 0: none. */
+/** More than any of these takes. A program that grows without an end is to fail alone. */
+const limits = ["timeout", "-k", "5", "120", "prlimit", "--as=8000000000"];
+
+/**
+ * Run ef, with the `k`th call failing; 0: none.
+ *
+ * @param fault what that call gets; or a script that runs, to its end, before that call is made
+ */
 export async function efWith(
   at: Home,
   args: readonly string[],
   k = 0,
-  fault: Fault = "EIO",
+  fault: Fault | { script: string } = "EIO",
   counted: Counted = "calls",
 ): Promise<Faulty> {
   const log = `${at.dir}.calls`;
-  const options = [...(counted === "starts" ? ["-e"] : []), "-k", String(k), "-f", fault, "-l", log];
-  const argv = [program ?? "", ...options, at.dir, "--", ...efArgv, ...args];
+  const what = typeof fault === "string" ? ["-f", fault] : ["-x", fault.script];
+  const options = [...(counted === "starts" ? ["-e"] : []), "-k", String(k), ...what, "-l", log];
+  const argv = [...limits, program ?? "", ...options, at.dir, "--", ...efArgv, ...args];
   const ran = await run(argv, { cwd: "/", env: at.env });
-  const text = existsSync(log) ? readFileSync(log, "utf8") : "";
-  return {
-    ...ran,
-    calls: text
-      .split("\n")
-      .slice(0, -1)
-      .map((line) => line.replace(/^\d+ /, "")),
-  };
+  const lines = existsSync(log) ? readFileSync(log, "utf8").split("\n").slice(0, -1) : [];
+  const peak = lines.at(-1)?.startsWith("peak ") ? lines.pop() : undefined;
+  return { ...ran, calls: lines.map((line) => line.replace(/^\d+ /, "")), peakKb: Number(peak?.slice(5) ?? 0) };
 }

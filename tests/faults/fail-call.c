@@ -1,13 +1,15 @@
 /*
  * Run a program, and let one chosen file-system call of it fail.
  *
- *   fail-call [-e] [-k N] [-f FAULT] [-l LOG] DIR... -- PROGRAM ARGS...
+ *   fail-call [-e] [-k N] [-f FAULT | -x SCRIPT] [-l LOG] DIR... -- PROGRAM ARGS...
  *
  * Calls that concern a path below one of DIR, or an open file there, are counted, of all threads and of all that the program
  * starts, in the order in which the kernel gets them. The Nth gets FAULT: the name of an error (ENOSPC), `short` (half of a write
  * is done; other calls are left alone), `late` (it is done half a second later), `kill` (SIGKILL to all processes instead of
- * the call), `term` or `int` (that signal to the program, and the call is done). LOG gets a line for each counted call. Ends with
- * the exit code of the program, 128+n after signal n; 99 if it cannot work here.
+ * the call), `term` or `int` (that signal to the program, and the call is done). With -x, `sh -c SCRIPT` is run instead, to its
+ * end, and then the call is done: what a person, a job or a purge does at just this moment. LOG gets a line for each counted call,
+ * and a last one with the peak of the memory of the largest process, "peak KB". Ends with the exit code of the program, 128+n after
+ * signal n; 99 if it cannot work here. The program dies with us.
  *
  * With -e the starts of other programs are counted instead: each execve of a file that is there. `kill` and `die` are then SIGKILL
  * to that process alone, before it starts and 20 milliseconds after.
@@ -29,6 +31,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -191,7 +194,7 @@ static int receive_fd(int socket) {
   char byte, space[CMSG_SPACE(sizeof fd)];
   struct iovec data = {&byte, 1};
   struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof space};
-  if (recvmsg(socket, &message, 0) <= 0 || !CMSG_FIRSTHDR(&message)) return -1;
+  if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) <= 0 || !CMSG_FIRSTHDR(&message)) return -1;
   memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
   return fd;
 }
@@ -204,6 +207,18 @@ static void kill_later(pid_t pid) {
   _exit(0);
 }
 
+/* Outside of the filter: its calls are neither counted nor stopped. */
+static void run_script(const char *script) {
+  pid_t child = fork();
+  if (child == 0) {
+    int nowhere = open("/dev/null", O_RDWR);
+    for (int fd = 0; fd < 3; fd++) dup2(nowhere, fd);
+    execl("/bin/sh", "sh", "-c", script, (char *)NULL);
+    _exit(127);
+  }
+  while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR) {}
+}
+
 static const struct call *known(int number) {
   for (size_t i = 0; i < COUNT; i++)
     if (calls[i].number == number) return &calls[i];
@@ -212,12 +227,13 @@ static const struct call *known(int number) {
 
 int main(int argc, char **argv) {
   long chosen = 0, counted = 0, started = 0;
-  const char *fault = "EIO", *log_path = NULL;
+  const char *fault = "EIO", *script = NULL, *log_path = NULL;
   int option, of_programs = 0;
-  while ((option = getopt(argc, argv, "+ek:f:l:")) != -1) {
+  while ((option = getopt(argc, argv, "+ek:f:x:l:")) != -1) {
     if (option == 'e') of_programs = 1;
     else if (option == 'k') chosen = atol(optarg);
     else if (option == 'f') fault = optarg;
+    else if (option == 'x') script = optarg;
     else if (option == 'l') log_path = optarg;
     else return 99;
   }
@@ -234,6 +250,7 @@ int main(int argc, char **argv) {
   if (child < 0) die("fork");
   if (child == 0) {
     setpgid(0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     int listener = install_filter();
     if (listener < 0) _exit(99);
     send_fd(sockets[1], listener);
@@ -270,8 +287,9 @@ int main(int argc, char **argv) {
       counted++;
       if (log) fprintf(log, "%ld %s %s\n", counted, call->name, path), fflush(log);
       if (counted == chosen) {
-        long half = strcmp(fault, "short") == 0 ? half_write(&asked) : -1;
-        if (strcmp(fault, "kill") == 0) kill(of_programs ? (pid_t)asked.pid : -child, SIGKILL);
+        long half = !script && strcmp(fault, "short") == 0 ? half_write(&asked) : -1;
+        if (script) run_script(script);
+        else if (strcmp(fault, "kill") == 0) kill(of_programs ? (pid_t)asked.pid : -child, SIGKILL);
         else if (strcmp(fault, "die") == 0) kill_later((pid_t)asked.pid);
         else if (strcmp(fault, "term") == 0) kill(child, SIGTERM);
         else if (strcmp(fault, "int") == 0) kill(child, SIGINT);
@@ -283,6 +301,8 @@ int main(int argc, char **argv) {
     ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
   }
   int status;
-  waitpid(child, &status, 0);
+  struct rusage used;
+  wait4(child, &status, 0, &used);
+  if (log) fprintf(log, "peak %ld\n", used.ru_maxrss);
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }

@@ -28,10 +28,8 @@ import { Place, paxRecord, rawTar } from "../archives.ts";
 import { Home } from "../helpers.ts";
 import { seeded } from "../tables.ts";
 import { pick, type Random } from "../trees.ts";
+import { isLong, seed } from "./seed.ts";
 
-const isLong = process.env.EF_FAULTS === "long";
-/** The same slice each time in `npm test`; another one each time in the long form. */
-const seed = Number(process.env.EF_FAULT_SEED ?? (isLong ? Math.floor(Date.now() / 1000) : 1));
 const rounds = isLong ? 10_000 : 300;
 
 setDefaultTimeout(600_000);
