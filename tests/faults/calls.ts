@@ -47,20 +47,21 @@ export type Counted = "calls" | "starts";
 const limits = ["timeout", "-k", "5", "120", "prlimit", "--as=8000000000"];
 
 /**
- * Run ef, with the `k`th call failing; 0: none.
+ * Run ef, with the `k`th call failing; 0: none. Or the first that is named so: the order of calls is not always the same.
  *
  * @param fault what that call gets; or a script that runs, to its end, before that call is made
  */
 export async function efWith(
   at: Home,
   args: readonly string[],
-  k = 0,
+  k: number | string = 0,
   fault: Fault | { script: string } = "EIO",
   counted: Counted = "calls",
 ): Promise<Faulty> {
   const log = `${at.dir}.calls`;
   const what = typeof fault === "string" ? ["-f", fault] : ["-x", fault.script];
-  const options = [...(counted === "starts" ? ["-e"] : []), "-k", String(k), ...what, "-l", log];
+  const which = [typeof k === "string" ? "-m" : "-k", String(k)];
+  const options = [...(counted === "starts" ? ["-e"] : []), ...which, ...what, "-l", log];
   const argv = [...limits, program ?? "", ...options, at.dir, "--", ...efArgv, ...args];
   const ran = await run(argv, { cwd: "/", env: at.env });
   const lines = existsSync(log) ? readFileSync(log, "utf8").split("\n").slice(0, -1) : [];

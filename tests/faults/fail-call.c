@@ -1,15 +1,15 @@
 /*
  * Run a program, and let one chosen file-system call of it fail.
  *
- *   fail-call [-e] [-k N] [-f FAULT | -x SCRIPT] [-l LOG] DIR... -- PROGRAM ARGS...
+ *   fail-call [-e] [-k N | -m CALL] [-f FAULT | -x SCRIPT] [-l LOG] DIR... -- PROGRAM ARGS...
  *
  * Calls that concern a path below one of DIR, or an open file there, are counted, of all threads and of all that the program
- * starts, in the order in which the kernel gets them. The Nth gets FAULT: the name of an error (ENOSPC), `short` (half of a write
- * is done; other calls are left alone), `late` (it is done half a second later), `kill` (SIGKILL to all processes instead of
- * the call), `term` or `int` (that signal to the program, and the call is done). With -x, `sh -c SCRIPT` is run instead, to its
- * end, and then the call is done: what a person, a job or a purge does at just this moment. LOG gets a line for each counted call,
- * and a last one with the peak of the memory of the largest process, "peak KB". Ends with the exit code of the program, 128+n after
- * signal n; 99 if it cannot work here. The program dies with us.
+ * starts, in the order in which the kernel gets them. The Nth, or the first that is in LOG as CALL (its name, a blank, its path),
+ * gets FAULT: the name of an error (ENOSPC), `short` (half of a write is done; other calls are left alone), `late` (it is done half
+ * a second later), `kill` (SIGKILL to all processes instead of the call), `term` or `int` (that signal to the program, and the call
+ * is done). With -x, `sh -c SCRIPT` is run instead, to its end, and then the call is done: what a person, a job or a purge does at
+ * just this moment. LOG gets a line for each counted call, and a last one with the peak of the memory of the largest process,
+ * "peak KB". Ends with the exit code of the program, 128+n after signal n; 99 if it cannot work here. The program dies with us.
  *
  * With -e the starts of other programs are counted instead: each execve of a file that is there. `kill` and `die` are then SIGKILL
  * to that process alone, before it starts and 20 milliseconds after.
@@ -227,11 +227,12 @@ static const struct call *known(int number) {
 
 int main(int argc, char **argv) {
   long chosen = 0, counted = 0, started = 0;
-  const char *fault = "EIO", *script = NULL, *log_path = NULL;
+  const char *fault = "EIO", *script = NULL, *meant = NULL, *log_path = NULL;
   int option, of_programs = 0;
-  while ((option = getopt(argc, argv, "+ek:f:x:l:")) != -1) {
+  while ((option = getopt(argc, argv, "+ek:m:f:x:l:")) != -1) {
     if (option == 'e') of_programs = 1;
     else if (option == 'k') chosen = atol(optarg);
+    else if (option == 'm') meant = optarg;
     else if (option == 'f') fault = optarg;
     else if (option == 'x') script = optarg;
     else if (option == 'l') log_path = optarg;
@@ -265,7 +266,7 @@ int main(int argc, char **argv) {
   }
   struct seccomp_notif asked;
   struct seccomp_notif_resp answer;
-  char path[PATH_MAX];
+  char path[PATH_MAX], line[PATH_MAX + 32];
   for (;;) {
     struct pollfd waiting = {listener, POLLIN, 0};
     poll(&waiting, 1, -1);
@@ -285,7 +286,9 @@ int main(int argc, char **argv) {
     int is_counted = of_programs ? is_start && access(path, X_OK) == 0 && started++ > 0 : call && !is_start && is_below(path);
     if (is_counted) {
       counted++;
-      if (log) fprintf(log, "%ld %s %s\n", counted, call->name, path), fflush(log);
+      snprintf(line, sizeof line, "%s %s", call->name, path);
+      if (log) fprintf(log, "%ld %s\n", counted, line), fflush(log);
+      if (meant && chosen == 0 && strcmp(line, meant) == 0) chosen = counted;
       if (counted == chosen) {
         long half = !script && strcmp(fault, "short") == 0 ? half_write(&asked) : -1;
         if (script) run_script(script);

@@ -8,7 +8,7 @@
  * `npm test` tries some moments and changes, chosen by a seed that is shown; `npm run test:faults` some thousand.
  */
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { type Home, isBinary, type Ran } from "../helpers.ts";
 import { seeded } from "../tables.ts";
@@ -354,6 +354,36 @@ test.skipIf(!isBinary || !canFail).each(races)("$name [needs seccomp and gcc]", 
   if (found.length > 0) console.error(`EF_FAULT_SEED=${seed}`);
   expect(found).toEqual([]);
 });
+
+const raceOf = (name: string) => races.find((each) => each.name === name) as Race;
+
+test.skipIf(!isBinary || !canFail)(
+  "mirror: what vanishes while it is copied is known as ef's, and deleted by the next sync [needs seccomp and gcc]",
+  async () => {
+    const { at, args } = await arranged(raceOf("a sync that updates and mirrors, after a purge"));
+    using _ = at;
+    const call = `openat ${source(at)}/hub/two`;
+    const { code, stderr } = await efWith(at, args, call, { script: `rm -rf '${source(at)}/hub'` });
+    expect([code, stderr]).toEqual([0, expect.stringContaining("1 file vanished at the source")]);
+    expect(lookAt(join(copy(at), "hub")).seen.has("two")).toBe(true);
+    expect((await at.ef(args)).code).toBe(0);
+    expect(existsSync(join(copy(at), "hub"))).toBe(false);
+  },
+);
+
+test.skipIf(!isBinary || !canFail)(
+  "what takes the place of a directory while it is copied is named, and the copy not said to be whole [needs seccomp and gcc]",
+  async () => {
+    const { at, args } = await arranged(raceOf("the first sync"));
+    using _ = at;
+    const there = `'${copy(at)}/hub'`;
+    const script = `cd '${at.dir}' && mkdir -p other/deep && rm -rf ${there} && ln -s "$PWD/other" ${there}`;
+    const { code, stdout, stderr } = await efWith(at, args, `chmod ${copy(at)}/hub/deep`, { script });
+    expect(stderr).toContain("something of another type is there, and not ef's");
+    expect([code, stdout]).toEqual([1, "false\n"]);
+    expect(readlinkSync(join(copy(at), "hub"))).toBe(join(at.dir, "other"));
+  },
+);
 
 afterAll(() => {
   if (isLong) console.log(`${cases} races`);
