@@ -98,7 +98,7 @@ function rowsWith({ scratch }: PushPlan, is: (row: number) => boolean): number[]
 
 /** Look at what was pushed: it is there, and it is what scratch has. */
 async function confirm(plan: PushPlan, { state }: Job, pushing: Pushing, failures: Failure[]) {
-  const { scratch } = plan;
+  const { scratch, todo } = plan;
   const { cx } = pushing;
   const arrived = new Map<number, bigint>();
   function* look(row: number): Steps<void> {
@@ -109,6 +109,15 @@ async function confirm(plan: PushPlan, { state }: Job, pushing: Pushing, failure
       if (isSameTime(stat.mtimeNs, scratch.mtime[row] as bigint)) arrived.set(row, stat.mtimeNs);
     }
   }
+  const brought: readonly (number | undefined)[] = [Push.copy, Push.replace, Push.symlink];
+  // Where there is another failure, it may be what kept these from being tried.
+  const lost =
+    failures.length > 0 ? [] : rowsWith(plan, (row) => brought.includes(todo[row]) && state[row] === State.open);
+  for (const row of lost)
+    failures.push({
+      path: scratch.path(row),
+      error: new Error("its directory at the source was taken away meanwhile"),
+    });
   const rows = rowsWith(plan, (row) => state[row] === State.done && scratch.kind(row) !== "dir");
   await each(rows, look, (row) => scratch.path(row), pushing, failures);
   return arrived;

@@ -129,17 +129,21 @@ test.skipIf(!isBinary || !canFail).each(scenarios)(
 );
 
 test.skipIf(!isBinary || !canFail).each([
-  ["loading an environment", /^(openat|read|statx) .*\/bin\/activate$/],
-  ["a sync that updates and mirrors, after a purge", /^(openat|statx|pread64) .*\/\.HF_HOME\.manifest$/],
-])("%s: what storage hides for a moment is not taken for missing [needs seccomp and gcc]", async (name, hidden) => {
-  const scenario = scenarios.find((each) => each.name === name) as Scenario;
-  const expected = await oracle(scenario);
-  const reads = [...expected.calls.entries()].filter(([, call]) => hidden.test(call));
-  expect(reads.length).toBeGreaterThan(2);
-  const found: string[] = [];
-  for (const [i] of reads) found.push(...(await wrongs(scenario, expected, i + 1, "EIO")));
-  expect(found).toEqual([]);
-});
+  ["loading an environment", "EIO", /^(openat|read|statx) .*\/bin\/activate$/],
+  ["a sync that updates and mirrors, after a purge", "EIO", /^(openat|statx|pread64) .*\/\.HF_HOME\.manifest$/],
+  ["a push", "ENOENT", /^openat .*\/hf\/(made\/|hub\/)?\.ef-tmp-/],
+] as const)(
+  "%s: what storage hides for a moment is not taken for done (%s) [needs seccomp and gcc]",
+  async (name, fault, hidden) => {
+    const scenario = scenarios.find((each) => each.name === name) as Scenario;
+    const expected = await oracle(scenario);
+    const calls = [...expected.calls.entries()].filter(([, call]) => hidden.test(call));
+    expect(calls.length).toBeGreaterThan(2);
+    const found: string[] = [];
+    for (const [i] of calls) found.push(...(await wrongs(scenario, expected, i + 1, fault)));
+    expect(found).toEqual([]);
+  },
+);
 
 test.skipIf(!isBinary || !canFail)(
   "a source file that storage denies once is copied by the next run, though the copy is young [needs seccomp and gcc]",
