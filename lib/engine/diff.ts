@@ -247,8 +247,11 @@ class Walker {
     // It was being written to when it was copied: nobody knows which half of it that was.
     const isUnsure = was >= 0 && base?.tree.has(was, Flag.racy) === true;
     if (!isUnsure) {
-      if (base && was >= 0 && this.#sourceIsAsWas(row, base, was) && isAsWas(target, here, base, was)) return true;
-      if (!this.rules.arrival?.[row]) return sameTime(source.mtime[row] as bigint, target.mtime[here] as bigint);
+      const isPut = base !== undefined && was >= 0 && isAsWas(target, here, base, was);
+      if (isPut && this.#sourceIsAsWas(row, base, was)) return true;
+      // A copy of what the source was: that its time is near is no sign then.
+      if (!isPut && !this.rules.arrival?.[row])
+        return sameTime(source.mtime[row] as bigint, target.mtime[here] as bigint);
     }
     const meant = intent?.tree.find(source.path(row));
     if (!intent || meant === undefined) return false;

@@ -41,6 +41,13 @@ test.each<[string, Entries, Entries, Entries | undefined, string]>([
   ["edited at home", { f: edited }, { f: same }, { f: same }, "replace"],
   ["grown at home, with its old time", { f: grown }, { f: same }, { f: same }, "replace"],
   ["older at home: an older version was put back", { f: file(5, 50) }, { f: same }, { f: same }, "replace"],
+  [
+    "edited at home, half a second after the whole one it had",
+    { f: file(5, 100.5) },
+    { f: same },
+    { f: same },
+    "replace",
+  ],
   ["a job wrote to it", { f: same }, { f: edited }, { f: same }, "keep"],
   ["a job grew it and put its time back", { f: same }, { f: grown }, { f: same }, "keep"],
   ["a job wrote to it, and its time is older", { f: same }, { f: file(5, 50) }, { f: same }, "keep"],
