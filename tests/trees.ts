@@ -85,8 +85,8 @@ export function writeSparse(path: string, size: number, random: Random): void {
   closeSync(fd);
 }
 
-const fileModes = [0o644, 0o600, 0o400, 0o755, 0o444, 0o000, 0o4755, 0o2711, 0o666];
-const dirModes = [0o755, 0o700, 0o750, 0o555, 0o000, 0o1777, 0o711];
+export const fileModes = [0o644, 0o600, 0o400, 0o755, 0o444, 0o000, 0o4755, 0o2711, 0o666];
+export const dirModes = [0o755, 0o700, 0o750, 0o555, 0o000, 0o1777, 0o711];
 
 export interface TreeOptions {
   /** Sparse files of 40 MB too. */
@@ -155,6 +155,8 @@ export interface Seen {
   /** Of a file with several names: the first of them. */
   group?: string;
   xattrs?: string;
+  /** `uid:gid`, and `s` for a directory that gives its group to what is made in it. */
+  owner?: string;
 }
 
 export interface Look {
@@ -167,7 +169,7 @@ const kindOf = (stat: BigIntStats): Seen["kind"] =>
   stat.isFile() ? "file" : stat.isDirectory() ? "dir" : stat.isSymbolicLink() ? "link" : "other";
 
 /** Everything below a directory, and itself as "". */
-export function lookAt(root: string, { xattrs = false } = {}): Look {
+export function lookAt(root: string, { xattrs = false, owners = false } = {}): Look {
   const seen = new Map<string, Seen>();
   const blocks = new Map<string, number>();
   const groups = new Map<bigint, string[]>();
@@ -179,6 +181,8 @@ export function lookAt(root: string, { xattrs = false } = {}): Look {
     const mode = Number(stat.mode) & (kind === "dir" ? 0o5777 : 0o7777);
     const entry: Seen = { kind, mode: path === "" ? 0 : mode, mtimeNs: stat.mtimeNs };
     seen.set(path, entry);
+    if (owners && path !== "")
+      entry.owner = `${stat.uid}:${stat.gid}${kind === "dir" && stat.mode & 0o2000n ? "s" : ""}`;
     if (kind === "link") entry.text = readlinkSync(os(full), { encoding: "latin1" });
     if (kind === "file") {
       entry.size = Number(stat.size);
@@ -212,7 +216,7 @@ export function differences(expected: Look, found: Look): string[] {
       lines.push(`${name}: only ${a ? "expected" : "found"}`);
       continue;
     }
-    for (const what of ["kind", "mode", "mtimeNs", "size", "hash", "text", "group", "xattrs"] as const)
+    for (const what of ["kind", "mode", "mtimeNs", "size", "hash", "text", "group", "xattrs", "owner"] as const)
       if (a[what] !== b[what]) lines.push(`${name}: ${what} ${String(a[what])} expected, found ${String(b[what])}`);
     const [need, has] = [expected.blocks.get(path) ?? 0, found.blocks.get(path) ?? 0];
     if (has > need + 300_000) lines.push(`${name}: takes ${has} bytes, not ${need}: holes were filled`);
@@ -221,7 +225,7 @@ export function differences(expected: Look, found: Look): string[] {
 }
 
 /** Paths below a root, itself not. */
-function pathsOf(look: Look, kind: Seen["kind"]): string[] {
+export function pathsOf(look: Look, kind: Seen["kind"]): string[] {
   return [...look.seen].filter(([path, seen]) => path !== "" && seen.kind === kind).map(([path]) => path);
 }
 
