@@ -47,6 +47,18 @@ test("a file of two names that was written to: both names have the new contents,
   expect((await pair.compare()).plan).toMatchObject({ files: 0, links: 0 });
 });
 
+test("a file of two names, one of which became a directory: the other keeps its mode on scratch", async () => {
+  using pair = new Pair();
+  write(join(pair.source, "a"), "both");
+  linkSync(join(pair.source, "a"), join(pair.source, "b"));
+  await pair.sync();
+  rmSync(join(pair.source, "a"));
+  write(join(pair.source, "a/in"), "in");
+  await pair.sync();
+  const modeOf = (side: "source" | "target") => pair.look(side).seen.get("b")?.mode;
+  expect(modeOf("target")).toBe(modeOf("source"));
+});
+
 /** Do something before a call of the source, once. */
 function before(cx: Copying, call: keyof Storage, path: RegExp, act: () => void): void {
   const { source } = cx;
