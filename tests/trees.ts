@@ -18,6 +18,7 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
+import { join } from "node:path";
 import { libc } from "../lib/drivers/libc.ts";
 
 const calls = await libc();
@@ -204,6 +205,14 @@ export function lookAt(root: string, { xattrs = false, owners = false } = {}): L
   for (const names of groups.values())
     if (names.length > 1) for (const name of names) (seen.get(name) as Seen).group = names[0] as string;
   return { seen, blocks };
+}
+
+/** Paths of all below a directory. `readdirSync(…, { recursive: true })` follows links: two of them to ".." are 2^40 paths. */
+export function pathsBelow(root: string, start = ""): string[] {
+  return readdirSync(join(root, start), { withFileTypes: true }).flatMap((entry) => {
+    const path = join(start, entry.name);
+    return entry.isDirectory() ? [path, ...pathsBelow(root, path)] : [path];
+  });
 }
 
 /** How two looks differ, in words; nothing if they do not. */

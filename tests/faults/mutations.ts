@@ -99,6 +99,7 @@ function ofWritten({ writes, outside }: Places, path: string, dir: string): Muta
     }),
     make(`${dir} a link to outside`, `mkdir -p ${all}; rm -rf ${d}; ln -s ${quote(join(outside, dir))} ${d}`, {
       put: dir,
+      isBar: true,
     }),
     make(`${dir} a file of a job`, `mkdir -p ${all}; rm -rf ${d}; printf ${quote(content)} >${d}`, {
       work: { path: dir, content },

@@ -133,7 +133,7 @@ const isOwnName = (path: string) => /(^|\/)\.(ef-part-[^/]*|[^/]*\.lock)$/.test(
 /** Files that are, at their place, nothing that anybody wrote whole. */
 function strangers(now: Look, looks: Look[]): string[] {
   return [...now.seen].flatMap(([path, seen]) => {
-    const name = path.replace(/\.ef-conflict-.*$/, "");
+    const name = path.replace(/\.ef-conflict-[^/]*/, "");
     return seen.kind === "dir" || isOwnName(path) || looks.some((look) => sameContents(look.seen.get(name), seen))
       ? []
       : [path];
@@ -244,7 +244,15 @@ function wrongContents(moment: Moment): string[] {
     if (now.writes.seen.get(work.path)?.hash !== String(Bun.hash(work.content)) && isKnown(moment))
       found.push(`overwritten: ${work.path}`);
   }
-  if (isMove(race)) found.push(...lostByMove(then.reads, now));
+  // Who takes something away from the new place after it was verified has taken it from both.
+  const isTaken = (path: string) =>
+    mutation.where === "writes" && !sameContents(before.reads.seen.get(path), then.writes.seen.get(path));
+  if (isMove(race))
+    found.push(
+      ...lostByMove(then.reads, now)
+        .filter((path) => !isTaken(path))
+        .map((path) => `lost: ${path}`),
+    );
   const isSync = race.args[0] === "sync" && !race.args.includes("--node-local");
   if (isSync && ran.code === 0 && !/warning/i.test(ran.stderr) && mutation.where === "reads")
     found.push(...neither(before.reads, then.reads, now.writes));
@@ -263,7 +271,7 @@ const lookOfText = (text: string): Seen => ({
 function lostByMove(then: Look, now: { reads: Look; writes: Look }): string[] {
   return [...then.seen].flatMap(([path, seen]) => {
     const isThere = [now.reads, now.writes].some((look) => sameContents(look.seen.get(path), seen));
-    return isThere || seen.kind === "dir" || seen.kind === "other" ? [] : [`lost: ${path}`];
+    return isThere || seen.kind === "dir" || seen.kind === "other" ? [] : [path];
   });
 }
 
@@ -291,7 +299,9 @@ async function wrongsLater(moment: Moment, config: string): Promise<string[]> {
     const again = await at.ef(["migrate", "HF_HOME", "--to", places.writes, "--yes"]);
     if (
       again.code !== 0 &&
-      !/already|is there|does not exist|there is nothing|changed|not a directory|no directory/.test(again.stderr)
+      !/already|is there|does not exist|there is nothing|nothing is deleted|these are no files|changed|not a directory|no directory/.test(
+        again.stderr,
+      )
     )
       found.push(...fails("moved again", again));
   }
@@ -308,8 +318,9 @@ async function wrongsLater(moment: Moment, config: string): Promise<string[]> {
   const [now, there] = [lookAt(from), lookIf(copy(at))];
   for (const path of new Set([...now.seen.keys(), ...there.seen.keys()])) {
     const isWork = isWorkAt(path, there.seen.get(path), moment);
-    if (now.seen.get(path)?.kind === "other" || isOwnName(path) || isWork) now.seen.delete(path);
-    if (isWork) there.seen.delete(path);
+    const isLeftOut = now.seen.get(path)?.kind === "other"; // what the copy has there from before stays
+    if (isLeftOut || isOwnName(path) || isWork) now.seen.delete(path);
+    if (isLeftOut || isWork) there.seen.delete(path);
   }
   const isEmptied = now.seen.size <= 1; // most often not mounted: nothing is deleted because of it
   found.push(...wrongsOf(now, there, new Map(), { mirror: race.mirror === true && !isEmptied }));

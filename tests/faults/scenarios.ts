@@ -1,20 +1,10 @@
 /** HOMEs in which ef has something to do, and looks at what it did there. */
 import { expect } from "bun:test";
-import {
-  chmodSync,
-  linkSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  utimesSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, linkSync, mkdirSync, readFileSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { systemPython } from "../envs.ts";
 import { Home, run } from "../helpers.ts";
-import { type Look, lookAt, setTime } from "../trees.ts";
+import { type Look, lookAt, pathsBelow, setTime } from "../trees.ts";
 
 export interface Scenario {
   name: string;
@@ -203,8 +193,7 @@ export function halves(now: Look, before: Look, after: Look): string[] {
   });
 }
 
-export const leftovers = (dir: string): string[] =>
-  (readdirSync(dir, { recursive: true }) as string[]).filter(isTemporary);
+export const leftovers = (dir: string): string[] => pathsBelow(dir).filter(isTemporary);
 
 /** Give a new HOME in that state. */
 export async function arranged({ arrange, args }: Scenario): Promise<{ at: Home; args: string[] }> {
