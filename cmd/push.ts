@@ -79,11 +79,13 @@ export const pushProgress = (options: ProgressOptions): ((event: PushEvent) => v
   });
 
 /** `3 files, 12M to push`. */
-function changes({ files, bytes, links, attributes, newInodes, deleted, conflicts }: PushSummary): string {
+function changes(plan: PushSummary): string {
+  const { files, bytes, links, symlinks, attributes, newInodes, deleted, conflicts } = plan;
   const made = files === 0 && newInodes > 0;
   const parts = [
     ...(files > 0 ? [`${plural(files, "file")}, ${sizeText(bytes)} to push`] : []),
     ...(made ? [`${plural(newInodes, "directory or link", "directories or links")} to make`] : []),
+    ...(files === 0 && newInodes === 0 && symlinks > 0 ? [`${plural(symlinks, "symbolic link")} to make`] : []),
     ...(files === 0 && links > 0 ? [`${plural(links, "hard link")} to make`] : []),
     ...(attributes > 0 ? [`permissions of ${plural(attributes, "file")} to set`] : []),
     ...(deleted > 0 ? [`${humanCount(deleted)} to delete`] : []),

@@ -319,8 +319,8 @@ async function noteEqual(step: Step, looked: Looked, base: NonNullable<Known["ba
   );
   const { plan, diff } = comparison;
   const newest = newestMtime(step.source, comparison.source.tree);
-  const { files, newInodes, links, attributes, kept, blocked, skipped, problem } = plan;
-  const work = files + newInodes + links + attributes + kept.length + blocked.length;
+  const { files, newInodes, links, symlinks, attributes, kept, blocked, skipped, problem } = plan;
+  const work = files + newInodes + links + symlinks + attributes + kept.length + blocked.length;
   if (work > 0 || problem || skipped.length > 0 || diff.orphans.length > 0) return false;
   const { host, job } = thisHost();
   removeIfThere(step.marker); // a crash before the new one leaves the manifest alone, which is a base too

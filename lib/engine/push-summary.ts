@@ -24,6 +24,8 @@ export interface PushSummary {
   bytes: number;
   /** Names that become hard links. */
   links: number;
+  /** Symbolic links that are made, or made anew. */
+  symlinks: number;
   /** Files and directories of which only the permissions change. */
   attributes: number;
   /** Directories, links and files that the source will have more. */
@@ -63,6 +65,7 @@ export function summaryOf(plan: PushPlan, allNames = false, pushed?: Pushed): Pu
       note(nameOf(row));
       const here = (there[row] as number) - 1;
       const isNew = here < 0 || source.kind(here) === "gone";
+      if (what === Push.symlink) summary.symlinks++;
       if (what === Push.chmod) summary.attributes++;
       else if (what === Push.link) summary.links++;
       else if (isNew) summary.newInodes++;
@@ -117,6 +120,7 @@ const emptySummary = (): PushSummary => ({
   files: 0,
   bytes: 0,
   links: 0,
+  symlinks: 0,
   attributes: 0,
   newInodes: 0,
   needBytes: 0,
@@ -127,5 +131,5 @@ const emptySummary = (): PushSummary => ({
 });
 
 /** Is there anything to do at the source? */
-export const isPushWork = (summary: PushSummary): boolean =>
-  summary.files > 0 || summary.links > 0 || summary.attributes > 0 || summary.newInodes > 0 || summary.deleted > 0;
+export const isPushWork = ({ files, links, symlinks, attributes, newInodes, deleted }: PushSummary): boolean =>
+  files + links + symlinks + attributes + newInodes + deleted > 0;

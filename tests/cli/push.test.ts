@@ -133,6 +133,23 @@ test("links, hard links, holes, modes and times come back as they are; a chmod a
   expect((await at.ef(["sync"])).stderr).toBe("HF_HOME: fresh\n");
 });
 
+test("a link that points elsewhere since is all that is to be pushed", async () => {
+  using at = await hub();
+  symlinkSync("model.bin", here(at, "latest"));
+  symlinkSync("config.json", here(at, "hub/deep/old"));
+  expect((await at.ef(["sync"])).code).toBe(0);
+  rmSync(there(at, "latest"));
+  symlinkSync("hub/b", there(at, "latest"));
+  rmSync(there(at, "hub/b"));
+  symlinkSync("deep/config.json", there(at, "hub/b")); // was a file
+  const { code, stderr } = await at.ef(["push"]);
+  expect(stderr).toContain("2 symbolic links to make");
+  expect(code).toBe(0);
+  expect([readlinkSync(here(at, "latest")), readlinkSync(here(at, "hub/b"))]).toEqual(["hub/b", "deep/config.json"]);
+  expect((await at.ef(["push"])).stderr).not.toContain("to make");
+  expect((await at.ef(["sync"])).stderr).toBe("HF_HOME: fresh\n");
+});
+
 test("names with newlines, other bytes, leading dashes, and of 255 bytes", async () => {
   using at = await hub();
   const names = ["new\nline", "-rf", "a b", "ü", "$HOME", "n".repeat(255)];
