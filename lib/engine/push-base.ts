@@ -80,7 +80,8 @@ class Builder {
     this.#times[row] = scratch.mtime[at] as bigint;
     if (from === "source") {
       source.copyRow(here, tree, row, "h");
-      if (this.plan.todo[at] === Push.chmod) tree.mode[row] = scratch.mode[at] as number;
+      // Where scratch has other permissions, the next push would take the source's for what was changed on scratch.
+      tree.mode[row] = ((tree.mode[row] as number) & ~0o7777) | scratch.permissions(at);
       return;
     }
     scratch.copyRow(at, tree, row, "s");

@@ -150,6 +150,21 @@ test("a link that points elsewhere since is all that is to be pushed", async () 
   expect((await at.ef(["sync"])).stderr).toBe("HF_HOME: fresh\n");
 });
 
+test("permissions that changed at the source only stay, however often it is pushed", async () => {
+  using at = await hub();
+  chmodSync(here(at, "model.bin"), 0o600);
+  chmodSync(here(at, "hub"), 0o700);
+  chmodSync(there(at, "hub/b"), 0o640); // on both sides
+  chmodSync(here(at, "hub/b"), 0o600);
+  for (let i = 0; i < 3; i++) {
+    expect((await push(at)).code).toBe(0);
+    const modes = ["model.bin", "hub", "hub/b"].map((path) => (statSync(here(at, path)).mode & 0o777).toString(8));
+    expect(modes).toEqual(["600", "700", "600"]);
+  }
+  expect((await at.ef(["sync"])).code).toBe(0);
+  expect(statSync(there(at, "model.bin")).mode & 0o777).toBe(0o600);
+});
+
 test("names with newlines, other bytes, leading dashes, and of 255 bytes", async () => {
   using at = await hub();
   const names = ["new\nline", "-rf", "a b", "ü", "$HOME", "n".repeat(255)];
