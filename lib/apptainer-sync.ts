@@ -1,4 +1,4 @@
-import { lstatSync, mkdirSync, statSync } from "node:fs";
+import { mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { mapLimit } from "./base/async.ts";
 import { EfError, reasonOf } from "./base/errors.ts";
@@ -8,6 +8,7 @@ import type { Config } from "./config/schema.ts";
 import { sidesOf } from "./engine/builtin.ts";
 import { builtinOptions, ensureScratch, quotasOnce, Space, withFlags } from "./engine/copying.ts";
 import { scratchRoot } from "./engine/plan.ts";
+import { refuseStrangers } from "./engine/strangers.ts";
 import { type BroughtImage, bringImage, type ImageContext, type ImageEvent, type ImagePlan } from "./images/copying.ts";
 import { builtImage, type Image, imagesOf, onScratch } from "./images/store.ts";
 import { withWorkspaces } from "./scratch-base.ts";
@@ -144,8 +145,8 @@ async function contextOf(
  * @throws {EfError} BAD_ROOT, IO
  */
 function makeScratchDir(config: Config, env: Env, dir: string, dryRun: boolean): void {
-  refuseForeignLink(dir);
   const root = rootAbove(config, env, dir);
+  refuseStrangers({ target: dir, base: root ?? dirname(dir) });
   if (root !== undefined) ensureScratch(root, { dryRun });
   try {
     if (root === undefined && !statSync(dir, { throwIfNoEntry: false })?.isDirectory()) statSync(dirname(dir));
@@ -168,14 +169,4 @@ function rootAbove(config: Config, env: Env, dir: string): string | undefined {
     if (error instanceof EfError) return undefined; // it is not needed, if the directory is elsewhere
     throw error;
   }
-}
-
-/** A link that somebody else put there would have us write into a directory of his choice. */
-function refuseForeignLink(dir: string): void {
-  const stat = lstatSync(dir, { throwIfNoEntry: false });
-  if (!stat?.isSymbolicLink() || stat.uid === process.geteuid?.() || stat.uid === 0) return;
-  throw new EfError("BAD_ROOT", `Cannot copy to ${dir}: it is a symbolic link of another user (uid ${stat.uid})`, {
-    hint: "remove it, or make a link of your own",
-    path: dir,
-  });
 }

@@ -87,7 +87,12 @@ export function isWithin(inner: string, outer: string): boolean {
   return way === "" || (way !== ".." && !way.startsWith("../") && !isAbsolute(way));
 }
 
-/** Is there anything at `path` (a dangling link counts)? */
+/** Is there anything at `path` (a dangling link counts)? Nothing is below a file. */
 export function present(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch (error) {
+    if (errnoOf(error) === "ENOTDIR") return false;
+    throw error;
+  }
 }

@@ -45,6 +45,7 @@ import { isPushWork, type PushSummary, summaryOf } from "./push-summary.ts";
 import * as words from "./push-words.ts";
 import type { Scan } from "./scan.ts";
 import type { Reservation, Space } from "./space.ts";
+import { refuseStrangers } from "./strangers.ts";
 import { excludesOf } from "./transfer.ts";
 import { Flag, Tree } from "./tree.ts";
 
@@ -124,6 +125,7 @@ interface Planned {
 }
 
 export async function pushStep(step: Step, context: PushContext): Promise<PushedStep> {
+  refuseStrangers(step);
   if (!scratchIsThere(step)) return { status: "scratch-missing" };
   const wasThere = existsSync(step.source);
   await using held = context.dryRun ? undefined : await lockStep(step, context);

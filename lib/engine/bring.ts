@@ -3,7 +3,7 @@
  *
  * Loaded only when there is something to do, so that a fresh `ef sync` pays for none of it.
  */
-import { lstatSync, mkdirSync, statSync } from "node:fs";
+import { mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { sleep } from "../base/async.ts";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
@@ -27,6 +27,7 @@ import {
 import { mergePast } from "./merge.ts";
 import type { Step } from "./plan.ts";
 import type { Reservation, Space } from "./space.ts";
+import { refuseStrangers } from "./strangers.ts";
 import { removeLeftovers } from "./temp.ts";
 import { transferFor } from "./transfer.ts";
 
@@ -65,6 +66,7 @@ export interface Brought {
 /** @param stale why it is not fresh, as the first look found it */
 export async function bring(step: Step, stale: Stale, context: BringContext): Promise<Brought> {
   const { tell, dryRun } = context;
+  refuseStrangers(step);
   if (!sourceIsThere(step)) {
     if (isPartial(step)) throw sourceGone(step);
     tell({ type: "warning", name: step.name, message: `source ${step.source} does not exist; nothing to copy` });
@@ -297,19 +299,8 @@ export function sourceIsThere(step: Step): boolean {
   });
 }
 
-/** A link that somebody else put where our copy goes would have us write into a directory of his choice. */
-function refuseForeignLink({ target }: Step): void {
-  const stat = lstatSync(target, { throwIfNoEntry: false });
-  if (!stat?.isSymbolicLink() || stat.uid === process.geteuid?.() || stat.uid === 0) return;
-  throw new EfError("BAD_ROOT", `Cannot copy to ${target}: it is a symbolic link of another user (uid ${stat.uid})`, {
-    hint: "remove it, or make a link of your own",
-    path: target,
-  });
-}
-
 /** The directory of the copy, and those above it; never more open than the source. */
 function makeTarget(step: Step): void {
-  refuseForeignLink(step);
   const mode = statSync(step.from, { throwIfNoEntry: false })?.mode ?? 0o755;
   try {
     mkdirSync(dirname(step.target), { recursive: true });

@@ -8,6 +8,7 @@ import { bootId } from "../drivers/boot.ts";
 import { type Base, readBase, readTimes, type Times, unknownTime, writeManifest } from "./manifest.ts";
 import { atCopy, atSource } from "./origin-times.ts";
 import { originStep, type Step } from "./plan.ts";
+import { strangersPart } from "./strangers.ts";
 import type { Tree } from "./tree.ts";
 
 /**
@@ -76,6 +77,7 @@ export interface Stale {
  * @returns undefined if it is fresh
  */
 export async function whyStale(step: Step, maxAgeS: number, now = Date.now() / 1000): Promise<Stale | undefined> {
+  if (strangersPart(step)) return { why: "it is in a place of another user" };
   const marker = readMarker(step.marker);
   if (!marker) return { why: "not synced yet" };
   if (marker.source !== step.source) return { why: `synced from another source, ${marker.source}` };

@@ -59,5 +59,5 @@ export function localStep(step: Step, root: string, from: string): Step {
       hint: `set ${named} to a directory on this node's own disk`,
       path: root,
     });
-  return { ...step, ...placesIn(root, step.name), from };
+  return { ...step, base: root, ...placesIn(root, step.name), from };
 }

@@ -12,6 +12,8 @@ export interface Step {
   source: string;
   /** Where a copy is read: the source, or another whole copy of it. */
   from: string;
+  /** The directory, of the user's choice, below which ef makes directories for copies. */
+  base: string;
   /** Its copy on scratch, or on this node's own disk, which the variable will name. */
   target: string;
   /** Says when and from where `target` was last made whole (shared with euler-files). */
@@ -75,6 +77,7 @@ function step(config: Config, env: Env, scratchBase: string, name: string): Step
     name,
     source,
     from: source,
+    base: scratchBase,
     ...placesIn(root, name),
     exclude: own?.exclude ?? [],
     mirror: own?.mirror ?? false,

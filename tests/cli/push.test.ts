@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import {
   chmodSync,
   existsSync,
+  lchownSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -831,5 +832,20 @@ test.skipIf(!have("setfacl"))(
     expect((await push(at)).code).toBe(0);
     expect(acl(here(at))).toContain("default:group:54321:rwx");
     expect(acl(here(at))).toBe(acl(there(at)));
+  },
+);
+
+test.skipIf(process.geteuid?.() !== 0)(
+  "a link of another user in the place of the copy: nothing of what it leads to is pushed [needs root]",
+  async () => {
+    using at = new Home({ "hf/a": "1", "trap/b": "theirs" });
+    at.configure({ HF_HOME: "hf" });
+    mkdirSync(at.cache("."), { recursive: true });
+    symlinkSync(join(at.home, "trap"), at.cache("HF_HOME"));
+    lchownSync(at.cache("HF_HOME"), 65534, 65534);
+    const { stderr, code } = await at.ef(["push"]);
+    expect(stderr).toContain("symbolic link of another user");
+    expect(code).toBe(1);
+    expect(readdirSync(join(at.home, "hf"))).toEqual(["a"]);
   },
 );

@@ -271,3 +271,12 @@ test("status: quota programs that hang are not waited for, nor left behind", asy
   const pids = readFileSync(hang, "utf8").trim().split("\n");
   await until("their end", () => pids.every((pid) => !existsSync(`/proc/${pid}`)));
 });
+
+test("status: a file where the directory of the copies would be: nothing is synced", async () => {
+  using at = new Home({ "hf/a": "1" });
+  at.configure({ HF_HOME: "hf" });
+  writeFileSync(join(at.scratch, ".cache"), "in the way");
+  const { stdout, code } = await at.ef(["status", "--json"]);
+  expect(code).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({ variables: [{ name: "HF_HOME", last_synced: "never" }] });
+});

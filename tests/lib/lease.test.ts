@@ -199,7 +199,9 @@ describe("a stale lease", () => {
 
   test("what takers left when they were killed goes with the next one, and what living ones write stays", () => {
     const living = `.X.lock.lease.ef-${hostname()}-${process.pid}-0123456789abcdef.tmp`;
-    const begun = ["", ".takeover"].map((of) => `.X.lock.lease${of}.ef-${hostname()}-${deadPid()}-0123456789abcdef.tmp`);
+    const begun = ["", ".takeover"].map(
+      (of) => `.X.lock.lease${of}.ef-${hostname()}-${deadPid()}-0123456789abcdef.tmp`,
+    );
     for (const name of [living, ...begun]) writeFileSync(join(dir, name), "{");
     leave({ pid: deadPid() });
     renameSync(path, `${path}.takeover`);

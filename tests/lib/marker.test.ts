@@ -40,6 +40,7 @@ class Trees implements Disposable {
       name: "X",
       source: join(this.at.dir, "src"),
       from: join(this.at.dir, "src"),
+      base: this.at.dir,
       target: join(this.at.dir, "dst"),
       marker: beside("synced"),
       lock: beside("lock"),

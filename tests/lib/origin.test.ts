@@ -48,7 +48,7 @@ test("a copy of that scratch which is fresh itself makes its age no reason to co
   const copyOf = (from: string): Step => {
     asked++;
     const step = { name: "HF_HOME", source: join(at.home, "hf"), ...placesIn(join(at.dir, "none"), "HF_HOME") };
-    return { ...step, from, exclude: [], mirror: false, rules: "", env: {} };
+    return { ...step, base: at.dir, from, exclude: [], mirror: false, rules: "", env: {} };
   };
   const aged = { skip_if_fresh_seconds: 0 };
   expect([await origin(at, aged, { copyOf }), asked]).toEqual(["source", 1]);

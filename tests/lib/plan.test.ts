@@ -51,6 +51,7 @@ test("a step has every path that it will touch", () => {
       name: "HF_HOME",
       source: "/home/me/hf",
       from: "/home/me/hf",
+      base: "/scratch/x",
       target: "/scratch/x/.cache/euler-files/HF_HOME",
       marker: "/scratch/x/.cache/euler-files/.HF_HOME.synced",
       lock: "/scratch/x/.cache/euler-files/.HF_HOME.lock",
