@@ -186,7 +186,7 @@ function quotasBySystem(signal: AbortSignal | undefined, onProblem: (message: st
 function makeLockDirectory(scratchBase: string, { lock }: Step): boolean {
   try {
     if (!existsSync(scratchBase)) return false;
-    mkdirSync(dirname(lock), { recursive: true });
+    mkdirSync(dirname(lock), { recursive: true, mode: 0o775 });
     return true;
   } catch {
     return false; // each file is looked at again before it is replaced

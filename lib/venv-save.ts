@@ -1,4 +1,4 @@
-import { chmodSync, realpathSync } from "node:fs";
+import { chmodSync, realpathSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { bytesOf } from "./base/bytes.ts";
 import { EfError, reasonOf } from "./base/errors.ts";
@@ -106,7 +106,7 @@ export async function venvSave(
     }),
   );
   for (const message of packedWarnings(packed)) warn(message);
-  chmodSync(file, 0o666 & ~process.umask());
+  chmodSync(file, 0o666 & ~process.umask() & (statSync(dir).mode | 0o600)); // as open as what it holds
   signal?.throwIfAborted();
   const description = describe(facts, packed);
   const { archive } = publish(store, description, file);

@@ -41,13 +41,13 @@ export const shortHost = (): string => hostname().slice(0, 30);
  * Written to a temporary name in the same directory, fsynced, renamed; removed again if anything fails (ENOSPC and
  * EDQUOT may be reported as late as close(2) on NFS and Lustre).
  *
- * @param mode permission bits of the new file; not narrowed by the umask
+ * @param mode permission bits of the new file; not narrowed by the umask, as the default is
  * @param durable false for what may be lost in a crash: then it is not waited for the disk
  */
 export function writeAtomic(
   path: string,
   content: string | Uint8Array | readonly Uint8Array[],
-  mode = 0o644,
+  mode = 0o644 & ~process.umask(),
   durable = true,
 ): void {
   const there = lstatSync(path, { throwIfNoEntry: false });

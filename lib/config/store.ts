@@ -229,7 +229,7 @@ export function writeConfig(path: string, raw: RawConfig): Config {
   try {
     const real = realPath(path);
     mkdirSync(dirname(real), { recursive: true });
-    const mode = existsSync(real) ? statSync(real).mode & 0o7777 : 0o644;
+    const mode = existsSync(real) ? statSync(real).mode & 0o7777 : undefined;
     writeAtomic(real, `${JSON.stringify(raw, null, 2)}\n`, mode);
   } catch (error) {
     throw new EfError("CONFIG_NOT_SAVED", `Cannot save the configuration ${path}: ${reasonOf(error)}`, {

@@ -241,8 +241,8 @@ async function planOf(step: Step, looked: Looked, context: PushContext): Promise
   return { plan, failures, later };
 }
 
-/** ef gives its manifest this mode: where it has another one, the file system has its own idea of modes. */
-const keepsModes = (step: Step) => ((statSync(step.manifest, { throwIfNoEntry: false })?.mode ?? 0) & 0o777) === 0o644;
+/** ef gives its manifest such a mode: where it has another one, the file system has its own idea of modes. */
+const keepsModes = (step: Step) => ((statSync(step.manifest, { throwIfNoEntry: false })?.mode ?? 0) & 0o733) === 0o600;
 
 async function carry(
   step: Step,

@@ -303,7 +303,7 @@ export function sourceIsThere(step: Step): boolean {
 function makeTarget(step: Step): void {
   const mode = statSync(step.from, { throwIfNoEntry: false })?.mode ?? 0o755;
   try {
-    mkdirSync(dirname(step.target), { recursive: true });
+    mkdirSync(dirname(step.target), { recursive: true, mode: 0o775 }); // whoever may write there can exchange copies
     mkdirSync(step.target, { mode: mode & 0o777 });
   } catch (error) {
     if (errnoOf(error) === "EEXIST" && statSync(step.target, { throwIfNoEntry: false })?.isDirectory()) return;

@@ -74,12 +74,20 @@ export async function finishDirectories(
     finished++;
     yield* get(cx.target.setTimes(path(row), mtimeNs));
   });
+  /** The top keeps its mode, which may be a group's choice, but is not more open than the source. */
+  const narrow = function* (want: number): Steps<void> {
+    if (target.length === 0) return;
+    const mode = target.permissions(0);
+    const narrower = mode & (want | 0o7700);
+    if (narrower !== mode) yield* get(cx.target.chmod(cx.to, narrower));
+  };
   const setMode = careful(function* (row) {
     const here = (there[row] as number) - 1;
     const want = directoryMode(source.permissions(row), directories);
+    if (row === 0) return yield* narrow(want);
     const differs =
       isNew(row) || cx.xattrs || (touched.has(row) && isShut(diff, row)) || target.permissions(here) !== want;
-    if (row === 0 || !differs) return;
+    if (!differs) return;
     finished++;
     yield* get(cx.target.chmod(path(row), want));
   });

@@ -59,10 +59,10 @@ const headerLimit = 4096;
 const timeColumns = ["sourceTimes", "scratchTimes", "paths"];
 
 /** @returns the id for the marker */
-export function writeManifest(file: string, times: Omit<Times, "run">, base: Base): string {
+export function writeManifest(file: string, times: Omit<Times, "run">, base: Base, mode = 0o644): string {
   const { run, pieces } = manifestOf(times, base);
   // Not waited for: it must not be on the disk before the files that it speaks of.
-  writeAtomic(file, pieces, 0o644, false);
+  writeAtomic(file, pieces, mode, false);
   return run;
 }
 

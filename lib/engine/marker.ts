@@ -167,6 +167,10 @@ function originBase(step: Step): Base | undefined {
 const isOther = (marker: Marker | undefined, { source }: Step): boolean =>
   marker !== undefined && (marker.ef === undefined || marker.source !== source);
 
+/** Of ef's own files, which tell the names in the copy: as open to readers as that. */
+export const modeBeside = ({ target }: Pick<Step, "target">): number =>
+  0o600 | ((statSync(target, { throwIfNoEntry: false })?.mode ?? 0) & 0o044);
+
 /** Say that the copy is whole. Manifest first, then the marker that names it: a crash between them is just not fresh. */
 export function writeMarker(
   step: Step,
@@ -175,7 +179,8 @@ export function writeMarker(
   base: Base,
   by: { host: string; job?: string; compared_at?: number; from_manifest?: string },
 ): void {
-  const manifest = writeManifest(step.manifest, times, atSource(base, originBase(step)));
+  const mode = modeBeside(step);
+  const manifest = writeManifest(step.manifest, times, atSource(base, originBase(step)), mode);
   const now = Date.now() / 1000;
   const run = originRun(step);
   const from = run === undefined ? {} : { from: step.from, from_manifest: run };
@@ -186,7 +191,7 @@ export function writeMarker(
     source: step.source,
     ef: { manifest, rules: step.rules, boot: bootId(), compared_at: now, ...from, ...by },
   };
-  writeAtomic(step.marker, `${JSON.stringify(marker)}\n`, 0o644, false);
+  writeAtomic(step.marker, `${JSON.stringify(marker)}\n`, mode, false);
   removeIfThere(step.partial);
 }
 
@@ -201,9 +206,9 @@ export function removeMarker(step: Step, intent: Base, ours?: Base): void {
   const origin = originBase(step);
   if (ours) {
     removeIfThere(step.marker);
-    writeManifest(step.manifest, { entries: [], whole: false }, atSource(ours, origin));
+    writeManifest(step.manifest, { entries: [], whole: false }, atSource(ours, origin), modeBeside(step));
   }
-  writeManifest(step.partial, { entries: [], whole: false }, atSource(intent, origin));
+  writeManifest(step.partial, { entries: [], whole: false }, atSource(intent, origin), modeBeside(step));
   removeIfThere(step.marker);
 }
 
@@ -215,8 +220,9 @@ export function keepBase(step: Step, base: Base): void {
   const marker = readMarker(step.marker);
   if (marker && (!marker.ef || marker.source !== step.source)) return;
   if (marker) removeIfThere(step.marker); // a crash before the new one leaves the manifest alone, which is a base too
-  const manifest = writeManifest(step.manifest, { entries: [never], whole: false }, base);
-  if (marker?.ef) writeAtomic(step.marker, `${JSON.stringify({ ...marker, ef: { ...marker.ef, manifest } })}\n`);
+  const mode = modeBeside(step);
+  const manifest = writeManifest(step.manifest, { entries: [never], whole: false }, base, mode);
+  if (marker?.ef) writeAtomic(step.marker, `${JSON.stringify({ ...marker, ef: { ...marker.ef, manifest } })}\n`, mode);
 }
 
 /**
@@ -232,16 +238,16 @@ export function movedFrom(step: Step, from: string, run: string | undefined): vo
   const base = readBase(step.manifest, ef.manifest);
   const times = readTimes(step.manifest);
   if (base && times && run !== undefined)
-    ef.manifest = writeManifest(step.manifest, times, atSource(base, originBase(at)));
+    ef.manifest = writeManifest(step.manifest, times, atSource(base, originBase(at)), modeBeside(step));
   const said = run === undefined ? ef : { ...ef, from, from_manifest: run };
-  writeAtomic(step.marker, `${JSON.stringify({ ...marker, ef: said })}\n`, 0o644, false);
+  writeAtomic(step.marker, `${JSON.stringify({ ...marker, ef: said })}\n`, modeBeside(step), false);
 }
 
 /** Beside the manifest while a push runs: what it means to bring to the source. */
 const pushingOf = ({ manifest }: Step) => manifest.replace(/manifest$/, "pushing");
 
 export function notePushing(step: Step, meant: Base): void {
-  writeManifest(pushingOf(step), { entries: [], whole: false }, meant);
+  writeManifest(pushingOf(step), { entries: [], whole: false }, meant, modeBeside(step));
 }
 
 export const endPushing = (step: Step): void => removeIfThere(pushingOf(step));

@@ -1,5 +1,5 @@
 /** The last part of a move: the new place is in use, and the old one goes. */
-import { existsSync, readlinkSync, unlinkSync } from "node:fs";
+import { existsSync, readlinkSync, statSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { bytesOf } from "../base/bytes.ts";
 import { reasonOf } from "../base/errors.ts";
@@ -62,7 +62,7 @@ export function followMove({ from }: Move, { marker: file, source }: Step): void
   const marker = readMarker(file);
   if (!marker || marker.source === source || join(marker.source, "/") !== join(from, "/")) return;
   try {
-    writeAtomic(file, `${JSON.stringify({ ...marker, source })}\n`);
+    writeAtomic(file, `${JSON.stringify({ ...marker, source })}\n`, statSync(file).mode & 0o777);
   } catch {
     // the next sync compares, as with any new source
   }

@@ -8,7 +8,7 @@ import { sameTime } from "./diff.ts";
 import { excluder } from "./exclude.ts";
 import { Gauge } from "./gauge.ts";
 import { type Base, unknownTime, writeManifest } from "./manifest.ts";
-import { isPartial, knownOf } from "./marker.ts";
+import { isPartial, knownOf, modeBeside } from "./marker.ts";
 import type { Step } from "./plan.ts";
 import { scan } from "./scan.ts";
 import { excludesOf } from "./transfer.ts";
@@ -96,8 +96,9 @@ function noteRemoval(step: Step, base: Base, tree: Tree, goes: Uint8Array, wasPa
     if (row !== undefined && goes[row]) scratch[was] = unknownTime;
   }
   try {
-    if (!wasPartial) writeManifest(step.partial, { entries: [], whole: false }, base);
-    writeManifest(step.manifest, { entries: [], whole: false }, { tree: base.tree, scratch });
+    const mode = modeBeside(step);
+    if (!wasPartial) writeManifest(step.partial, { entries: [], whole: false }, base, mode);
+    writeManifest(step.manifest, { entries: [], whole: false }, { tree: base.tree, scratch }, mode);
     return true;
   } catch {
     return false;

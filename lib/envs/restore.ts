@@ -1,5 +1,5 @@
 /** A saved environment, unpacked, made to fit its new place, and tried: for `load` and `export`. */
-import { mkdirSync, renameSync } from "node:fs";
+import { mkdirSync, renameSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { type ByteString, bytesOf } from "../base/bytes.ts";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
@@ -66,7 +66,8 @@ async function restoreOne(saved: Saved, options: RestoreOptions): Promise<Restor
   using _ = roomFor(saved, target);
   using temp = tempDirIn(dirname(target), tempPrefix);
   const dir = join(temp.path, "env");
-  mkdirSync(dir, 0o755);
+  const readers = statSync(archive).mode & 0o044; // nobody else gets in who could not read the archive
+  mkdirSync(dir, 0o700 | readers | (readers >> 2));
   const { description, unpacked, mentions } = await span("unpack", () => unpackOne(saved, dir, options));
   if (python !== undefined) await useBasePython(dir, python);
   else await assertBase(dir, name);

@@ -192,7 +192,7 @@ export async function lockSaved(
   options: Pick<LockOptions, "signal" | "onWait">,
 ): Promise<Held> {
   try {
-    mkdirSync(store, { recursive: true });
+    mkdirSync(store, { recursive: true, mode: 0o775 });
   } catch (error) {
     throw new EfError("IO", `Cannot make ${store}: ${reasonOf(error)}`, {
       hint: storeHint,
@@ -243,7 +243,8 @@ export function publish(store: string, description: Description, temp: string): 
   const archive = join(store, name + ownSuffix);
   const file = descriptionOf(store, name);
   const { previous: _, ...previous } = readDescription(store, name) ?? {};
-  const write = (content: object) => writeAtomic(file, `${JSON.stringify(content, null, 2)}\n`);
+  const mode = statSync(temp).mode & 0o666;
+  const write = (content: object) => writeAtomic(file, `${JSON.stringify(content, null, 2)}\n`, mode);
   const isReplaced = present(archive);
   try {
     if (!isReplaced) write(description);
