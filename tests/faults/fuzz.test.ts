@@ -5,24 +5,33 @@
  * `npm test` tries some hundred mutations of each, by a seed that is shown; `npm run test:faults` ten thousand.
  */
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { loadAll } from "../../cmd/args.ts";
 import { checkInput } from "../../cmd/input.ts";
 import { commands } from "../../cmd/table.ts";
 import { EfError, Exit } from "../../lib/base/errors.ts";
 import { checkConfig, parseRaw } from "../../lib/config/store.ts";
+import { moverJobs } from "../../lib/datamover-jobs.ts";
+import { thisHost } from "../../lib/drivers/host.ts";
 import { parseList, parseRestorable } from "../../lib/drivers/hpc-workspace.ts";
 import { parseLfsQuota, parseLquota, parseQuota } from "../../lib/drivers/quota.ts";
 import { parsePartitions, parseSacct, parseScontrol } from "../../lib/drivers/slurm-jobs.ts";
+import { leaseHolder, leaseTaker } from "../../lib/engine/lease.ts";
 import { holderOf } from "../../lib/engine/lock.ts";
 import { readBase, readTimes } from "../../lib/engine/manifest.ts";
 import { readMarker } from "../../lib/engine/marker.ts";
 import { readJournal } from "../../lib/engine/move-journal.ts";
 import { unpack } from "../../lib/engine/unpack.ts";
 import { readPyvenvCfg } from "../../lib/envs/interpreter.ts";
+import { readState, stateName, writeState } from "../../lib/envs/live.ts";
 import { findSaved, listSaved } from "../../lib/envs/store.ts";
+import { type JobRecord, jobDir, readRecord, readRecords } from "../../lib/jobs/record.ts";
+import { readResult } from "../../lib/jobs/results.ts";
+import { readMetadata } from "../../lib/pack/open.ts";
+import { unpackPackage } from "../../lib/pack.ts";
+import { updateConfig } from "../../lib/settings.ts";
 import { BrokenFrame, contentOf, FrameReader, frame } from "../../lib/stage/frames.ts";
 import { Place, paxRecord, rawTar } from "../archives.ts";
 import { Home } from "../helpers.ts";
@@ -316,7 +325,138 @@ describe("files", () => {
   });
 });
 
+/** A directory in which ef keeps what it remembers, in files of JSON. */
+describe("records", () => {
+  const env = { XDG_STATE_HOME: join(dir, "state"), HOME: dir, TMPDIR: dir };
+  const never = () => false;
+
+  /** Both kinds of damage: to the text, and to the types in it. */
+  async function fuzzRecord(
+    path: string,
+    record: object,
+    read: () => unknown,
+    allowed = never as (error: unknown) => boolean,
+  ) {
+    mkdirSync(dirname(path), { recursive: true });
+    const use = (text: string | Buffer) => {
+      writeFileSync(path, text);
+      return read();
+    };
+    await fuzz([JSON.stringify(record)], use, allowed);
+    await fuzz(["x"], (_, random) => use(JSON.stringify(retyped(record, random))), allowed);
+  }
+
+  test("a lease", async () => {
+    const path = join(dir, ".X.lock.lease");
+    const lease = { id: "x", ...thisHost(), job: "1", node: "n", since: 1, beat: 1 };
+    await fuzzRecord(path, lease, () => {
+      leaseHolder(path);
+      const taken = leaseTaker(path)();
+      if (taken !== "held") taken[Symbol.dispose]();
+    });
+    expect(readdirSync(dir).filter((name) => name.includes("lease.ef-"))).toEqual([]);
+  });
+
+  test("a job, and its result", async () => {
+    const record = {
+      ...{
+        version: 1,
+        id: "train-1",
+        cluster: "c",
+        definition: { type: "slurm", host: "h" },
+        package_id: "0".repeat(64),
+      },
+      ...{ function_name: "f", kind: "python", dir: "/work/x", slurm_id: "12", submitted_at: 1, state: "completed" },
+      ...{ reason: null, exit_code: 0 },
+    } as const;
+    const at = jobDir(env, record.id);
+    await fuzzRecord(join(at, "job.json"), record, () => {
+      for (const job of readRecords(env)) expect(readRecord(job.id, env)).toEqual(job);
+    });
+    const job = { ...record, definition: { type: "slurm" } } as JobRecord;
+    const known = (error: unknown) => error instanceof EfError && error.code === "IO";
+    const read = () => {
+      const { error, pickle } = readResult(env, job);
+      for (const text of [error?.type, error?.message, error?.traceback, pickle?.type])
+        expect(["string", "undefined"]).toContain(typeof text);
+    };
+    await fuzzRecord(join(at, "result.json"), { ok: true, value: { a: [1, "x"] } }, read, known);
+    await fuzzRecord(
+      join(at, "result.json"),
+      { ok: false, error: { type: "E", message: "m", traceback: "t" } },
+      read,
+      known,
+    );
+    await fuzzRecord(join(at, "result.json"), { ok: true, pickle: true, type: "T" }, read, known);
+  });
+
+  test("a job of the data movers", async () => {
+    const job = {
+      id: "12",
+      argv: ["cp", "-r", "/a", "/b"],
+      cwd: "/c",
+      partition: "dtn",
+      submittedMs: 1,
+      output: join(dir, "12.out"),
+    };
+    await fuzzRecord(join(dir, "state/ef/dm/12.json"), job, () => {
+      for (const each of moverJobs(env)) {
+        expect(each.argv.every((arg) => typeof arg === "string")).toBe(true);
+        expect(new Date(each.submittedMs).toISOString()).toBeString();
+      }
+    });
+  });
+
+  test("an environment on this node", async () => {
+    const state = writeState(dir, "env", null);
+    await fuzzRecord(join(dir, stateName), state, () => readState(dir));
+  });
+
+  test("a configuration that is refused stays as it is", async () => {
+    const path = join(dir, "config.json");
+    const set = async (bytes: Buffer) => {
+      writeFileSync(path, bytes);
+      try {
+        await updateConfig(path, (raw) => ({ ...raw, parallel_jobs: 2 }));
+      } catch (error) {
+        expect(readFileSync(path).equals(bytes)).toBe(true);
+        throw error;
+      }
+    };
+    await fuzz([JSON.stringify(config)], set, isUsage);
+  });
+});
+
 describe("streams", () => {
+  test("packages: what is not exactly what was packed is refused, and nothing is written", async () => {
+    using at = new Home({ "code.py": "def main():\n    return 1\n" });
+    const archive = join(at.home, "package");
+    const { code, stderr } = await at.ef(["pack", "code.py:main", "-o", archive]);
+    expect([code, stderr]).toEqual([0, stderr]);
+    const packed = readFileSync(archive);
+    const out = join(at.home, "out");
+    const use = async (bytes: Buffer) => {
+      writeFileSync(archive, bytes);
+      readMetadata(archive);
+      const isSame = bytes.equals(packed);
+      try {
+        await unpackPackage(archive, out);
+        // What zip ignores may differ; what is in it may not.
+        expect(readFileSync(join(out, "files/code.py"), "utf8")).toContain("return 1");
+        rmSync(out, { recursive: true });
+      } catch (error) {
+        expect([isSame, existsSync(out)]).toEqual([false, false]);
+        throw error;
+      }
+    };
+    await fuzz([packed], use, (error) => error instanceof EfError);
+    expect(
+      readdirSync(at.home)
+        .filter((name) => !name.startsWith("."))
+        .sort(),
+    ).toEqual(["code.py", "package"]);
+  });
+
   test("tar archives: nothing outside is touched", async () => {
     using at = new Place();
     const archive = rawTar([
