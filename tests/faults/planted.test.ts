@@ -56,7 +56,7 @@ class Shared extends Home {
       this.write(`${dir}/a`, "ours");
       this.write(`${dir}/hub/b`, "ours too");
     }
-    this.configure(vars, { lock_timeout_seconds: 2, parallel_jobs: 2 });
+    this.configure(vars, { lock_timeout_seconds: 0.3, parallel_jobs: 2 });
     chmodSync(join(this.precious, "a"), 0o600);
     for (const dir of ["", "/hub"]) {
       mkdirSync(this.evil + dir);
@@ -88,17 +88,19 @@ class Shared extends Home {
   }
 }
 
-const own = ["synced", "manifest", "partial", "pushing", "lock", "lock.lease"];
+const own = ["synced", "manifest", "partial", "pushing", "lock"];
+
+const inPlaceOf = (suffix: string) => [
+  `ln -s "$P/a" "$C/.$N.${suffix}"`,
+  `ln -s "$E/new" "$C/.$N.${suffix}"`,
+  `ln "$P/a" "$C/.$N.${suffix}"`,
+  `mkfifo "$C/.$N.${suffix}"`,
+  `mkdir "$C/.$N.${suffix}"`,
+  `echo garbage >"$C/.$N.${suffix}"`,
+];
 
 const plants: string[] = [
-  ...own.flatMap((suffix) => [
-    `ln -s "$P/a" "$C/.$N.${suffix}"`,
-    `ln -s "$E/new" "$C/.$N.${suffix}"`,
-    `ln "$P/a" "$C/.$N.${suffix}"`,
-    `mkfifo "$C/.$N.${suffix}"`,
-    `mkdir "$C/.$N.${suffix}"`,
-    `echo garbage >"$C/.$N.${suffix}"`,
-  ]),
+  ...own.flatMap(inPlaceOf),
   `ln -s "$E" "$T"`,
   `ln -s "$P" "$T"`,
   `ln -s "$E/new" "$T"`,
@@ -184,6 +186,20 @@ describe.skipIf(!canBeOthers)("planted by another user [needs the compiled binar
     for (const [i, script] of plants.entries()) await at.plant(script, `V${i}`);
     expect(await wrongs(at, uid, place, plants)).toEqual([]);
   });
+
+  test.skipIf(!have("gcc")).each(some(cases))(
+    "in the place of a lease, where flock does not work, in %s, against %s",
+    async (place, _, uid) => {
+      const leases = ["lock.lease", "lock.lease.takeover"].flatMap(inPlaceOf);
+      using at = new Shared(place, uid, leases);
+      const source = join(import.meta.dir, "../fakes/flock-errno.c");
+      const made = await run(["gcc", "-shared", "-fPIC", "-o", join(at.dir, "flock.so"), source], { env: at.env });
+      expect([made.code, made.stderr]).toEqual([0, ""]);
+      Object.assign(at.env, { LD_PRELOAD: join(at.dir, "flock.so"), FLOCK_ERRNO: "38" });
+      for (const [i, script] of leases.entries()) await at.plant(script, `V${i}`);
+      expect(await wrongs(at, uid, place, leases)).toEqual([]);
+    },
+  );
 
   test.each(some(cases))("above it, in %s, against %s", async (place, _, uid) => {
     for (const script of higher) {
