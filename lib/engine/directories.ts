@@ -13,6 +13,7 @@ export async function makeDirectories(
 ) {
   const path = (row: number) => source.path(row);
   function* make(row: number): Steps<void> {
+    cx.moved(0); // many directories take long: there is somebody who waits
     try {
       yield* get(cx.target.mkdir(`${cx.to}/${path(row)}`, 0o700 | (source.permissions(row) & 0o777)));
     } catch (error) {
@@ -65,6 +66,7 @@ export async function finishDirectories(
       }
     };
   const setTimes = careful(function* (row) {
+    cx.moved(0);
     if (cx.xattrs) copyAttributes(cx, source.path(row), path(row));
     const mtimeNs = cx.arrivalNs ?? (source.mtime[row] as bigint);
     const isTouched = isNew(row) || touched.has(row);

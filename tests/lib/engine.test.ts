@@ -84,6 +84,15 @@ test("a file that becomes a directory: its other names keep their mode", async (
   expect(statSync(join(pair.target, "b")).mode & 0o7777).toBe(0o444);
 });
 
+test("directories are a sign of life too, where there is nothing else to copy", async () => {
+  using pair = new Pair();
+  mkdirSync(join(pair.source, "a/b/c"), { recursive: true });
+  let told = 0;
+  const cx = (copying: { moved(): void }) => Object.assign(copying, { moved: () => void told++ });
+  await pair.carry(await pair.compare(), cx);
+  expect(told).toBe(3 + 4); // each is made, and gets its time, as the root does
+});
+
 test("a file that becomes a FIFO: its copy stays as what the source had, and mirror removes it", async () => {
   using pair = new Pair();
   writeFileSync(join(pair.source, "a"), "1");
