@@ -5,6 +5,7 @@
  * removed, directories are made, files come, then the hard links to them, then what the source has no more is removed, and
  * the times of directories are set last, as all before changes them.
  */
+import type { BigIntStats } from "node:fs";
 import type { ByteString } from "../base/bytes.ts";
 import { errnoOf } from "../base/errors.ts";
 import { oneMore } from "../base/memory.ts";
@@ -12,7 +13,7 @@ import { get, type Maybe, type Steps } from "../base/steps.ts";
 import { type Carrying, each, type Failure, fatal, type Job, State } from "./carrying.ts";
 import { beside, type Copying, copySmall, giveName, lookBelow, type Outcome, oneGo, quietly } from "./copy-file.ts";
 import { copyLarge } from "./copy-large.ts";
-import { type Diff, Do } from "./diff.ts";
+import { type Diff, Do, sameTime } from "./diff.ts";
 import { finishDirectories, makeDirectories, openDirectories } from "./directories.ts";
 import { tempName } from "./names.ts";
 import { Flag } from "./tree.ts";
@@ -220,8 +221,11 @@ export async function makeHardLinks(
       const temp = `${cx.to}/${beside(path(row), tempName())}`;
       try {
         yield* get(cx.target.link(`${cx.to}/${path(leader)}`, temp));
-        yield* replaceBy(cx, job, row, temp);
-        return;
+        if (isCopyOf(job, leader, yield* get(cx.target.lookUp(temp)), cx.arrivalNs)) {
+          yield* replaceBy(cx, job, row, temp);
+          return;
+        }
+        yield* get(cx.target.unlink(temp)); // a job has put something else there meanwhile
       } catch (error) {
         yield* quietly(() => cx.target.unlink(temp));
         if (!noLink.has(errnoOf(error) ?? "")) throw error;
@@ -242,6 +246,18 @@ export async function makeHardLinks(
     yield* bringRow({ ...cx, within: cx.from }, job, row, (failure) => failures.push(failure), carrying.signal);
   }
   await each(leaders.keys(), join, path, carrying, failures);
+}
+
+/** Is what is on the target a row that was brought, or stood there? */
+function isCopyOf(
+  { source, target, there }: Job,
+  row: number,
+  stat: BigIntStats | undefined,
+  arrivalNs?: bigint,
+): boolean {
+  if (!stat?.isFile() || Number(stat.size) !== source.size[row]) return false;
+  const times = [source.mtime[row], arrivalNs, target.mtime[(there[row] as number) - 1]];
+  return times.some((time) => time !== undefined && sameTime(time, stat.mtimeNs));
 }
 
 /** Are two names still names of one file? */

@@ -10,7 +10,7 @@ import type { ByteString } from "../base/bytes.ts";
 import { errnoOf } from "../base/errors.ts";
 import { get, type Steps } from "../base/steps.ts";
 import { span } from "../base/trace.ts";
-import { makeHardLinks } from "./carry.ts";
+import { isBrought, makeHardLinks } from "./carry.ts";
 import { type DirectoryRules, each, type Failure, type Job, State } from "./carrying.ts";
 import { copyAttributes } from "./copy-file.ts";
 import { directoryMode, makeDirectories } from "./directories.ts";
@@ -58,6 +58,9 @@ export async function runPush(plan: PushPlan, pushing: Pushing): Promise<Pushed>
   await changeModes(plan, job, pushing, failures);
   await makeHardLinks({ source: scratch, leaders }, job, cx, pushing, failures);
   await pushAgain(plan, job, leaders.keys(), pushing, failures);
+  // A sync leaves what was purged under its hands to the look after it; here nobody would hear of it.
+  for (const row of rowsWith(plan, (row) => isBrought(todo[row]) && state[row] === State.open))
+    failures.push({ path: scratch.path(row), error: new Error("the directory where it goes is gone") });
   const arrived = await confirm(plan, job, pushing, failures);
   const stored = await storeConflicts(plan, pushing.stamp, pushing, failures);
   const removed = new Set<number>();

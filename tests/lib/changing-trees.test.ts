@@ -5,6 +5,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmSync,
   symlinkSync,
@@ -59,11 +60,27 @@ test("a file of two names, one of which became a directory: the other keeps its 
   expect(modeOf("target")).toBe(modeOf("source"));
 });
 
-/** Do something before a call of the source, once. */
-function before(cx: Copying, call: keyof Storage, path: RegExp, act: () => void): void {
-  const { source } = cx;
+test("a file of two names whose copy a job replaces before the other is linked to it: that is brought by itself", async () => {
+  using pair = new Pair();
+  write(join(pair.source, "a"), "both");
+  linkSync(join(pair.source, "a"), join(pair.source, "b"));
+  const comparison = await pair.compare();
+  const { failures } = await pair.carry(comparison, (cx) =>
+    before(cx, "target", "link", /\/a$/, () => {
+      rmSync(join(pair.target, "a"));
+      symlinkSync("elsewhere", join(pair.target, "a"));
+    }),
+  );
+  expect(failures).toEqual([]);
+  expect(readlinkSync(join(pair.target, "a"))).toBe("elsewhere");
+  expect(readFileSync(join(pair.target, "b"), "utf8")).toBe("both");
+});
+
+/** Do something before a call of one side, once. */
+function before(cx: Copying, side: "source" | "target", call: keyof Storage, path: RegExp, act: () => void): void {
+  const storage = cx[side];
   let isDone = false;
-  cx.source = new Proxy(source, {
+  cx[side] = new Proxy(storage, {
     get(target, name) {
       const value = Reflect.get(target, name, target) as unknown;
       if (typeof value !== "function") return value;
@@ -92,7 +109,7 @@ test.each<[string, keyof Storage, RegExp]>([
     const comparison = await pair.compare();
     if (call === "lookUp") write(join(pair.source, "d/f"), "changed", 1_600_000_100);
     const { failures } = await pair.carry(comparison, (cx) =>
-      before(cx, call, path, () => {
+      before(cx, "source", call, path, () => {
         renameSync(join(pair.source, "d"), join(pair.dir, "moved"));
         symlinkSync(other, join(pair.source, "d"));
       }),
