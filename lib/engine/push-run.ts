@@ -58,8 +58,10 @@ export async function runPush(plan: PushPlan, pushing: Pushing): Promise<Pushed>
   await changeModes(plan, job, pushing, failures);
   await makeHardLinks({ source: scratch, leaders }, job, cx, pushing, failures);
   await pushAgain(plan, job, leaders.keys(), pushing, failures);
-  // A sync leaves what was purged under its hands to the look after it; here nobody would hear of it.
-  for (const row of rowsWith(plan, (row) => isBrought(todo[row]) && state[row] === State.open))
+  // A sync leaves what was purged under its hands to the look after it; here nobody would hear of it. Another failure may be what
+  // kept them from being tried.
+  const lost = failures.length > 0 ? [] : rowsWith(plan, (row) => isBrought(todo[row]) && state[row] === State.open);
+  for (const row of lost)
     failures.push({ path: scratch.path(row), error: new Error("the directory where it goes is gone") });
   const arrived = await confirm(plan, job, pushing, failures);
   const stored = await storeConflicts(plan, pushing.stamp, pushing, failures);
@@ -101,7 +103,7 @@ function rowsWith({ scratch }: PushPlan, is: (row: number) => boolean): number[]
 
 /** Look at what was pushed: it is there, and it is what scratch has. */
 async function confirm(plan: PushPlan, { state }: Job, pushing: Pushing, failures: Failure[]) {
-  const { scratch, todo } = plan;
+  const { scratch } = plan;
   const { cx } = pushing;
   const arrived = new Map<number, bigint>();
   function* look(row: number): Steps<void> {
@@ -112,15 +114,6 @@ async function confirm(plan: PushPlan, { state }: Job, pushing: Pushing, failure
       if (isSameTime(stat.mtimeNs, scratch.mtime[row] as bigint)) arrived.set(row, stat.mtimeNs);
     }
   }
-  const brought: readonly (number | undefined)[] = [Push.copy, Push.replace, Push.symlink];
-  // Where there is another failure, it may be what kept these from being tried.
-  const lost =
-    failures.length > 0 ? [] : rowsWith(plan, (row) => brought.includes(todo[row]) && state[row] === State.open);
-  for (const row of lost)
-    failures.push({
-      path: scratch.path(row),
-      error: new Error("its directory at the source was taken away meanwhile"),
-    });
   const rows = rowsWith(plan, (row) => state[row] === State.done && scratch.kind(row) !== "dir");
   await each(rows, look, (row) => scratch.path(row), pushing, failures);
   return arrived;
