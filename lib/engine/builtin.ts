@@ -1,5 +1,5 @@
 /** ef's own engine: see scan, diff and carry for how it looks, decides and copies. */
-import { statSync } from "node:fs";
+import { realpathSync, statSync } from "node:fs";
 import { bytesOf, display } from "../base/bytes.ts";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import { widenPool } from "../base/stat.ts";
@@ -128,6 +128,7 @@ export async function copyingBetween(
     verify: options.verify,
     xattrs: options.xattrs,
     durable: options.durable ?? false,
+    place: bytesOf(realpathSync(target)),
     arrivalNs,
     direct: new Set(),
     umask: process.umask(),

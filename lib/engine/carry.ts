@@ -10,8 +10,9 @@ import type { ByteString } from "../base/bytes.ts";
 import { errnoOf } from "../base/errors.ts";
 import { oneMore } from "../base/memory.ts";
 import { get, type Maybe, type Steps } from "../base/steps.ts";
+import { assertBelow, lookBelow } from "./below.ts";
 import { type Carrying, each, type Failure, fatal, type Job, State } from "./carrying.ts";
-import { beside, type Copying, copySmall, giveName, lookBelow, type Outcome, oneGo, quietly } from "./copy-file.ts";
+import { beside, type Copying, copySmall, giveName, type Outcome, oneGo, quietly } from "./copy-file.ts";
 import { copyLarge } from "./copy-large.ts";
 import { type Diff, Do, sameTime } from "./diff.ts";
 import { finishDirectories, makeDirectories, openDirectories } from "./directories.ts";
@@ -70,7 +71,8 @@ function isGoneFrom(target: ByteString, error: unknown): boolean {
 /** Those of a colleague's file, in a copy that a group shares, stay as they are. */
 function* setPermissions(cx: Copying, path: ByteString, permissions: number): Steps<void> {
   try {
-    yield* get(cx.target.chmod(`${cx.to}/${path}`, permissions));
+    const stat = yield* lookBelow(cx.target, cx.to, `${cx.to}/${path}`);
+    if (stat?.isFile()) yield* get(cx.target.chmod(`${cx.to}/${path}`, permissions)); // which follows links
   } catch (error) {
     if (errnoOf(error) !== "EPERM") throw error;
     cx.warn(path, "its permissions differ, and it belongs to somebody else");
@@ -96,6 +98,7 @@ function* bringLink(cx: Copying, job: Job, row: number, path: ByteString): Steps
   const goal = `${cx.to}/${path}`;
   yield* get(target.symlink(job.source.links.get(row) ?? "", temp));
   try {
+    yield* assertBelow(cx, undefined, temp.slice(cx.to.length + 1));
     yield* setTimesWherePossible(cx, temp, job.source.mtime[row] as bigint);
     if (yield* giveName(cx, temp, goal, itemOf(job, row, path).replaces)) return "copied";
     yield* get(target.unlink(temp));
@@ -152,7 +155,7 @@ async function removeRows(rows: number[], { target }: Diff, cx: Copying, carryin
   const remove = (how: (path: ByteString) => Maybe<void>) =>
     function* (row: number): Steps<void> {
       try {
-        yield* get(how(path(row)));
+        if (yield* lookBelow(cx.target, cx.to, path(row))) yield* get(how(path(row)));
       } catch (error) {
         const code = errnoOf(error);
         // Gone already, or a job has put something into the directory: then it stays.
@@ -221,6 +224,7 @@ export async function makeHardLinks(
       const temp = `${cx.to}/${beside(path(row), tempName())}`;
       try {
         yield* get(cx.target.link(`${cx.to}/${path(leader)}`, temp));
+        yield* assertBelow(cx, undefined, temp.slice(cx.to.length + 1));
         if (isCopyOf(job, leader, yield* get(cx.target.lookUp(temp)), cx.arrivalNs)) {
           yield* replaceBy(cx, job, row, temp);
           return;
@@ -228,6 +232,7 @@ export async function makeHardLinks(
         yield* get(cx.target.unlink(temp)); // a job has put something else there meanwhile
       } catch (error) {
         yield* quietly(() => cx.target.unlink(temp));
+        if (isGoneFrom(cx.to, error)) return; // as above
         if (!noLink.has(errnoOf(error) ?? "")) throw error;
         cx.warn(path(row), "it cannot be a hard link there: copied");
       }

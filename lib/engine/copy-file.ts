@@ -7,6 +7,7 @@ import { type ByteString, osPath } from "../base/bytes.ts";
 import { errnoOf } from "../base/errors.ts";
 import { get, type Maybe, type Steps } from "../base/steps.ts";
 import type { Libc } from "../drivers/libc.ts";
+import { assertBelow, isDirect } from "./below.ts";
 import { tempName } from "./names.ts";
 import type { Storage } from "./storage.ts";
 import type { Facts } from "./tree.ts";
@@ -18,6 +19,10 @@ export interface Copying {
   /** Absolute, without a slash at the end. */
   from: ByteString;
   to: ByteString;
+  /** `to` without links. */
+  place: ByteString;
+  /** The root of the target, where that is not `to`. */
+  root?: ByteString;
   libc: Libc | undefined;
   /** Read back what was written, and compare. */
   verify: boolean;
@@ -125,37 +130,6 @@ export function* openSource(cx: Copying, item: Item): Steps<number | Outcome> {
   return "changed";
 }
 
-/** What is at a path below a root now; undefined for nothing, also where a directory above it has become a link. */
-export function* lookBelow(storage: Storage, root: ByteString, path: ByteString): Steps<BigIntStats | undefined> {
-  const stat = yield* get(storage.lookUp(path));
-  return stat && (yield* isBelow(storage, root, path)) ? stat : undefined;
-}
-
-/** So many are remembered. */
-const mostDirect = 1000;
-
-/**
- * Is a file where the scan was to look, and not behind a link that took the place of a directory? Asked once for each directory: in
- * one that was found to be one, a link that comes later leads to files that are not as they were seen.
- */
-function* isDirect({ source, from, within, direct }: Copying, path: ByteString): Steps<boolean> {
-  const dir = path.slice(0, path.lastIndexOf("/"));
-  if (within === undefined && direct.has(dir)) return true;
-  if (!(yield* isBelow(source, within ?? from, path))) return false;
-  if (direct.size >= mostDirect) direct.clear();
-  direct.add(dir);
-  return true;
-}
-
-/** Is a path one of directories from a root on, and none of them a link? */
-function* isBelow(storage: Storage, root: ByteString, path: ByteString): Steps<boolean> {
-  for (let slash = path.indexOf("/", root.length + 1); slash > 0; slash = path.indexOf("/", slash + 1)) {
-    const stat = yield* get(storage.lookUp(path.slice(0, slash)));
-    if (!stat?.isDirectory()) return false;
-  }
-  return true;
-}
-
 /** Is it still what it was when it was looked at? */
 export function isAsSeen(stat: BigIntStats, { size, mtimeNs }: Pick<Facts, "size" | "mtimeNs">): boolean {
   return stat.isFile() && Number(stat.size) === size && stat.mtimeNs === mtimeNs;
@@ -188,6 +162,7 @@ export function* publish(cx: Copying, item: Item, write: (fd: number) => Steps<v
   // Readable by nobody else until it is whole, if the source is so; writable by us until it is closed.
   let fd: number | undefined = yield* get(target.open(temp, flags, part ? 0o600 : permissions & 0o777));
   try {
+    yield* assertBelow(cx, fd, part?.temp ?? temp.slice(cx.to.length + 1));
     yield* write(fd);
     if (cx.xattrs) copyAttributes(cx, item.from ?? item.path, fd); // before the mode, which an ACL changes
     if (part || cx.xattrs || (permissions & (0o7000 | cx.umask)) !== 0) yield* get(target.fchmod(fd, permissions));

@@ -49,7 +49,10 @@ export function* copyLarge(cx: Copying, item: Item, signal: AbortSignal | undefi
   let isChanged = false;
   try {
     const part = isResumable(item)
-      ? { ...(yield* beginningOf(cx, item)), keep: (error: unknown) => !isChanged && !isFull(error) }
+      ? {
+          ...(yield* beginningOf(cx, item)),
+          keep: (error: unknown) => !isChanged && !isFull(error) && errnoOf(error) !== "ENOENT",
+        }
       : undefined;
     return yield* publish(
       cx,

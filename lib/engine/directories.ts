@@ -1,8 +1,10 @@
 /** Directories of a target: made before what goes into them, their times and modes set after. */
+import type { ByteString } from "../base/bytes.ts";
 import { errnoOf } from "../base/errors.ts";
 import { get, type Steps } from "../base/steps.ts";
+import { assertBelow, lookBelow } from "./below.ts";
 import { type Carrying, type DirectoryRules, each, type Failure, type Job, State } from "./carrying.ts";
-import { type Copying, copyAttributes } from "./copy-file.ts";
+import { type Copying, copyAttributes, quietly } from "./copy-file.ts";
 import { type Diff, Do, sameTime } from "./diff.ts";
 
 export async function makeDirectories(
@@ -16,6 +18,7 @@ export async function makeDirectories(
     cx.moved(0); // many directories take long: there is somebody who waits
     try {
       yield* get(cx.target.mkdir(`${cx.to}/${path(row)}`, 0o700 | (source.permissions(row) & 0o777)));
+      yield* behindNoLink(cx, path(row));
     } catch (error) {
       if (errnoOf(error) === "ENOENT") return;
       if (errnoOf(error) !== "EEXIST") throw error;
@@ -38,6 +41,16 @@ export async function makeDirectories(
     const now = end < 0 ? level : level.slice(0, end);
     level = end < 0 ? [] : level.slice(end);
     await each(now, make, path, carrying, failures);
+  }
+}
+
+/** A directory that was made behind a link is taken back. */
+function* behindNoLink(cx: Copying, path: ByteString): Steps<void> {
+  try {
+    yield* assertBelow(cx, undefined, path);
+  } catch (error) {
+    yield* quietly(() => cx.target.rmdir(`${cx.to}/${path}`));
+    throw error;
   }
 }
 
@@ -74,6 +87,7 @@ export async function finishDirectories(
       cx.arrivalNs !== undefined || sameTime(mtimeNs, target.mtime[(there[row] as number) - 1] as bigint);
     if (!isTouched && asIs()) return;
     finished++;
+    yield* assertBelow(cx, undefined, `${source.path(row)}/`);
     yield* get(cx.target.setTimes(path(row), mtimeNs));
   });
   /** The top keeps its mode, which may be a group's choice, but is not more open than the source. */
@@ -91,6 +105,7 @@ export async function finishDirectories(
       isNew(row) || cx.xattrs || (touched.has(row) && isShut(diff, row)) || target.permissions(here) !== want;
     if (!differs) return;
     finished++;
+    yield* assertBelow(cx, undefined, `${source.path(row)}/`);
     yield* get(cx.target.chmod(path(row), want));
   });
   const rows: number[] = [];
@@ -119,6 +134,7 @@ export async function openDirectories(diff: Diff, cx: Copying, carrying: Carryin
   const rows = [...touchedDirectories(diff)].filter((row) => isShut(diff, row)).sort((a, b) => a - b);
   function* open(row: number): Steps<void> {
     const mode = target.permissions((there[row] as number) - 1) | 0o700;
+    if (!(yield* lookBelow(cx.target, cx.to, `${cx.to}/${source.path(row)}`))?.isDirectory()) return;
     yield* get(cx.target.chmod(`${cx.to}/${source.path(row)}`, mode));
   }
   for (const row of rows) await each([row], open, () => source.path(row), carrying, failures);

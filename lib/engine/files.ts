@@ -40,7 +40,10 @@ export interface ThreadInput {
   /** For each thread two numbers: bytes and files that it has moved. */
   moved: Float64Array;
   thread: number;
-  copying: Pick<Copying, "from" | "to" | "verify" | "xattrs" | "durable" | "exact" | "arrivalNs" | "umask" | "kernel">;
+  copying: Pick<
+    Copying,
+    "from" | "to" | "place" | "verify" | "xattrs" | "durable" | "exact" | "arrivalNs" | "umask" | "kernel"
+  >;
 }
 
 /** What a thread says at its end. */
@@ -169,13 +172,13 @@ async function helper(
   shared: Int32Array,
   moved: Float64Array,
   thread: number,
-  { from, to, verify, xattrs, durable, exact = false, arrivalNs, umask, kernel }: Copying,
+  { from, to, place, verify, xattrs, durable, exact = false, arrivalNs, umask, kernel }: Copying,
 ): Promise<ThreadOutput> {
   const input: ThreadInput = {
     source: source.columns(),
     target: target.columns(),
     ...{ todo, there, state, arrival, dirs, shared, moved, thread },
-    copying: { from, to, verify, xattrs, durable, exact, arrivalNs, umask, kernel },
+    copying: { from, to, place, verify, xattrs, durable, exact, arrivalNs, umask, kernel },
   };
   const output = await inThread({ kind: "copy", input }).catch(() => ({ failures: [], warnings: [] }) as ThreadOutput);
   if (!output.fatal) return output;

@@ -8,6 +8,7 @@ import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import { isWithin } from "../base/paths.ts";
 import { get, type Steps } from "../base/steps.ts";
 import { mounts } from "../drivers/filesystem.ts";
+import { lookBelow } from "./below.ts";
 import { crew } from "./crew.ts";
 import { Gauge } from "./gauge.ts";
 import type { Facts, Verified } from "./move-journal.ts";
@@ -60,7 +61,7 @@ export async function removeMoved(
   function* remove(path: ByteString): Steps<void> {
     const at = `${top}/${path}`;
     try {
-      const stat = yield* get(storage.lookUp(at));
+      const stat = yield* lookBelow(storage, top, at);
       if (stat) {
         const kind = stat.isFile() ? "file" : stat.isSymbolicLink() ? "link" : stat.isDirectory() ? "dir" : "other";
         const text = kind === "link" ? yield* get(storage.readlink(at)) : undefined;

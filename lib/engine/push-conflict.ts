@@ -3,8 +3,9 @@ import { hostname } from "node:os";
 import type { ByteString } from "../base/bytes.ts";
 import { errnoOf } from "../base/errors.ts";
 import { get, type Steps } from "../base/steps.ts";
+import { assertBelow, lookBelow } from "./below.ts";
 import { each, type Failure } from "./carrying.ts";
-import { beside, copySmall, type Item, lookBelow, type Outcome, oneGo } from "./copy-file.ts";
+import { beside, copySmall, type Item, type Outcome, oneGo } from "./copy-file.ts";
 import { copyLarge } from "./copy-large.ts";
 import { isSameTime } from "./push-decide.ts";
 import type { Moving } from "./push-look.ts";
@@ -124,6 +125,7 @@ function* storeAt(plan: PushPlan, row: number, goal: ByteString, moving: Moving)
   try {
     const at = `${cx.to}/${goal}`;
     yield* get(kind === "link" ? cx.target.symlink(scratch.links.get(row) ?? "", at) : cx.target.mkdir(at, 0o700));
+    yield* assertBelow(cx, undefined, goal);
   } catch (error) {
     if (errnoOf(error) !== "EEXIST") throw error;
     return "taken";

@@ -2,9 +2,10 @@
 import { type BigIntStats, constants } from "node:fs";
 import type { ByteString } from "../base/bytes.ts";
 import { get, type Steps } from "../base/steps.ts";
+import { lookBelow } from "./below.ts";
 import { bringRow } from "./carry.ts";
 import { each, type Failure, type Job, State } from "./carrying.ts";
-import { type Copying, isAsSeen, lookBelow, readAll } from "./copy-file.ts";
+import { type Copying, isAsSeen, readAll } from "./copy-file.ts";
 import type { Gauge } from "./gauge.ts";
 import { conflict, decide, type PathRows, Push, setIds } from "./push-decide.ts";
 import { type PushPlan, rowsOf, settle } from "./push-plan.ts";
@@ -94,7 +95,14 @@ function* oneMore(plan: PushPlan, job: Job, row: number, moving: Moving, failure
   const slash = path.lastIndexOf("/");
   const name = path.slice(slash + 1);
   const dir = slash < 0 ? "" : `/${path.slice(0, slash)}`;
-  const cx = { ...moving.cx, from: moving.cx.from + dir, to: moving.cx.to + dir, within: moving.cx.from };
+  const cx = {
+    ...moving.cx,
+    from: moving.cx.from + dir,
+    to: moving.cx.to + dir,
+    within: moving.cx.from,
+    root: moving.cx.to,
+  };
+  cx.place += dir;
   job.anew?.add(row);
   // Two trees of one name, so that the rules are those of the whole.
   const sides = {

@@ -10,6 +10,7 @@ import type { ByteString } from "../base/bytes.ts";
 import { errnoOf } from "../base/errors.ts";
 import { get, type Steps } from "../base/steps.ts";
 import { span } from "../base/trace.ts";
+import { assertBelow, lookBelow } from "./below.ts";
 import { isBrought, makeHardLinks } from "./carry.ts";
 import { type DirectoryRules, each, type Failure, type Job, State } from "./carrying.ts";
 import { copyAttributes } from "./copy-file.ts";
@@ -60,7 +61,8 @@ export async function runPush(plan: PushPlan, pushing: Pushing): Promise<Pushed>
   await pushAgain(plan, job, leaders.keys(), pushing, failures);
   // A sync leaves what was purged under its hands to the look after it; here nobody would hear of it. Another failure may be what
   // kept them from being tried.
-  const lost = failures.length > 0 ? [] : rowsWith(plan, (row) => isBrought(todo[row]) && state[row] === State.open);
+  const isMeant = (row: number) => isBrought(todo[row]) || todo[row] === Push.link;
+  const lost = failures.length > 0 ? [] : rowsWith(plan, (row) => isMeant(row) && state[row] === State.open);
   for (const row of lost)
     failures.push({ path: scratch.path(row), error: new Error("the directory where it goes is gone") });
   const arrived = await confirm(plan, job, pushing, failures);
@@ -85,7 +87,7 @@ async function changeModes(plan: PushPlan, { state }: Job, pushing: Pushing, fai
   function* change(row: number): Steps<void> {
     const at = `${cx.to}/${scratch.path(row)}`;
     const here = (there[row] as number) - 1;
-    const stat = yield* get(cx.target.lookUp(at));
+    const stat = yield* lookBelow(cx.target, cx.to, at);
     const isMode = stat !== undefined && (Number(stat.mode) & 0o7777) === source.permissions(here);
     if (!isMode || !isAsSeen(stat, source, here)) return;
     yield* get(cx.target.chmod(at, (scratch.permissions(row) & ~setIds) | (source.permissions(here) & setIds)));
@@ -125,7 +127,7 @@ async function removeDeleted(plan: PushPlan, removed: Set<number>, pushing: Push
   const { cx } = pushing;
   function* removeOne(row: number): Steps<void> {
     const path = source.path(row);
-    const stat = yield* get(cx.target.lookUp(`${cx.to}/${path}`));
+    const stat = yield* lookBelow(cx.target, cx.to, `${cx.to}/${path}`);
     if (!isAsSeen(stat, source, row)) return cx.warn(path, "it changed at the source meanwhile, and is not deleted");
     if (yield* get(cx.source.lookUp(`${cx.from}/${path}`))) return; // scratch has it again
     yield* get(cx.target.unlink(`${cx.to}/${path}`));
@@ -140,6 +142,7 @@ async function finishDirectories(plan: PushPlan, { state }: Job, pushing: Pushin
   const { cx, directories } = pushing;
   function* finish(row: number): Steps<void> {
     const at = `${cx.to}/${scratch.path(row)}`;
+    yield* assertBelow(cx, undefined, `${scratch.path(row)}/`);
     if (todo[row] === Push.mkdir) {
       if (cx.xattrs) copyAttributes(cx, scratch.path(row), at); // before the mode, which an ACL changes
       yield* get(cx.target.setTimes(at, scratch.mtime[row] as bigint));

@@ -23,10 +23,11 @@ import {
   rsync,
   unescapeName,
 } from "../drivers/rsync.ts";
+import { lookBelow } from "./below.ts";
 import type { BuiltinOptions } from "./builtin.ts";
 import { bringRow, isBrought } from "./carry.ts";
 import { type Failure, type Job, State } from "./carrying.ts";
-import { type Copying, isAsSeen, lookBelow } from "./copy-file.ts";
+import { type Copying, isAsSeen } from "./copy-file.ts";
 import { crew } from "./crew.ts";
 import { Do, sameTime } from "./diff.ts";
 import type { Transfer } from "./engine.ts";
