@@ -101,6 +101,10 @@ function ofWritten({ writes, outside }: Places, path: string, dir: string): Muta
       put: dir,
       isBar: true,
     }),
+    make(`${dir} a link to an empty directory outside`, `rm -rf ${d}; ln -s ${quote(join(outside, "empty"))} ${d}`, {
+      put: dir,
+      isBar: true,
+    }),
     make(`${dir} a file of a job`, `mkdir -p ${all}; rm -rf ${d}; printf ${quote(content)} >${d}`, {
       work: { path: dir, content },
       put: dir,
