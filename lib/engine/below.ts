@@ -29,7 +29,7 @@ export function* isDirect({ source, from, within, direct }: Copying, path: ByteS
 }
 
 /** Is a path one of directories from a root on, and none of them a link? */
-export function* isBelow(storage: Storage, root: ByteString, path: ByteString): Steps<boolean> {
+function* isBelow(storage: Storage, root: ByteString, path: ByteString): Steps<boolean> {
   for (let slash = path.indexOf("/", root.length + 1); slash > 0; slash = path.indexOf("/", slash + 1)) {
     const stat = yield* get(storage.lookUp(path.slice(0, slash)));
     if (!stat?.isDirectory()) return false;

@@ -1,6 +1,6 @@
 /** What tests/faults/races.test.ts found, each at its moment: a change just before a call of ef that is named. */
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { isBinary } from "../helpers.ts";
 import { lookAt } from "../trees.ts";
