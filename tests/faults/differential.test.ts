@@ -116,8 +116,8 @@ function expectSame(where: unknown[], expected: Look, found: Look): void {
 }
 
 /**
- * Where rsync is not the measure, the source is: rsync makes holes of zeros that are written out, and loses the bits of the
- * owning group where they are those of the mask of an ACL (3.5.0).
+ * Where rsync is not the measure, the source is: rsync makes holes of zeros that are written out, and at times loses what the
+ * ACL of a directory with special bits says of the owning group (3.5.0).
  */
 function measured(reference: Look, source: Look): Look {
   const most = [...source.blocks].map(
