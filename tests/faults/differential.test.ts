@@ -124,8 +124,9 @@ function measured(reference: Look, source: Look): Look {
     ([path, bytes]) => [path, Math.max(bytes, reference.blocks.get(path) ?? 0)] as const,
   );
   const seen = [...reference.seen].map(([path, entry]) => {
-    const xattrs = source.seen.get(path)?.xattrs;
-    return [path, entry.xattrs === undefined || xattrs === undefined ? entry : { ...entry, xattrs }] as const;
+    const there = source.seen.get(path);
+    const isSame = there?.kind === entry.kind && there.xattrs !== undefined;
+    return [path, isSame ? { ...entry, xattrs: there.xattrs as string } : entry] as const;
   });
   return { seen: new Map(seen), blocks: new Map([...reference.blocks, ...most]) };
 }
