@@ -323,3 +323,10 @@ test("times: exact where the storage is, else its grain", () => {
   expect(sameTime(-1_500_000_000n, -2_000_000_000n)).toBe(true);
   expect(sameTime(3_000_000_000n, 1_000_000_000n)).toBe(false);
 });
+
+test("a directory that an interrupted sync made gives way to the file that the source has now", () => {
+  const made = { a: dir(), "a/b": link("x") };
+  const past = { base: baseOf({}), intent: baseOf(made) };
+  expect(decide({ a: file(1, 1) }, made, past)).toMatchObject({ todo: { a: "copy" }, clear: ["a/b", "a"] });
+  expect(decide({ a: file(1, 1) }, { ...made, "a/job": file(1, 2) }, past).todo).toEqual({ a: "blocked" });
+});
