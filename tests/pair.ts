@@ -2,11 +2,10 @@
 import { mkdirSync, mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { baseOf } from "../lib/engine/base.ts";
+import { baseOf, plannedTimes } from "../lib/engine/base.ts";
 import { type BuiltinOptions, builtinEngine, copyingBetween, sidesOf } from "../lib/engine/builtin.ts";
 import { type Carried, carryOut } from "../lib/engine/carry.ts";
 import type { Copying } from "../lib/engine/copy-file.ts";
-import { Do } from "../lib/engine/diff.ts";
 import type { CompareOptions, Comparison, Transfer } from "../lib/engine/engine.ts";
 import { bringFiles } from "../lib/engine/files.ts";
 import { Gauge } from "../lib/engine/gauge.ts";
@@ -50,7 +49,7 @@ export class Pair implements Disposable {
     const first = await engine.compare(transfer, { allNames: true });
     if (first.plan.problem) throw first.plan.problem;
     const { warnings } = await engine.copy(transfer, first, {});
-    const intent = baseOf(first.diff, this.base, (row) => plannedTime(first, transfer, row));
+    const intent = baseOf(first.diff, this.base, plannedTimes(first.diff, transfer.arrivalNs));
     const after = await engine.compare({ ...transfer, past: { base: this.base, intent } }, { allNames: true });
     this.base = baseOf(after.diff, this.base);
     return { first, after, warnings };
@@ -92,12 +91,4 @@ export class Pair implements Disposable {
     Bun.spawnSync(["chmod", "-R", "u+rwX", this.dir]);
     rmSync(this.dir, { recursive: true, force: true });
   }
-}
-
-/** The time that a file will have: a new name of one that is there has its time. */
-function plannedTime({ diff }: Comparison, { arrivalNs }: Transfer, row: number): bigint {
-  const leader = diff.leaders.get(row);
-  const stands = leader !== undefined && (diff.todo[leader] === Do.nothing || diff.todo[leader] === Do.chmod);
-  if (stands) return diff.target.mtime[(diff.there[leader] as number) - 1] as bigint;
-  return arrivalNs !== undefined && diff.arrival?.[row] ? arrivalNs : (diff.source.mtime[row] as bigint);
 }

@@ -1,4 +1,5 @@
 /** What is known of a target right after it was written, so that only its names need to be read again. */
+import { plannedTimes } from "./base.ts";
 import type { Carried } from "./carry.ts";
 import { State } from "./carrying.ts";
 import { type Diff, Do } from "./diff.ts";
@@ -10,7 +11,8 @@ import { Flag, type Tree } from "./tree.ts";
  * was there before was looked at a moment ago: what is left to be found out is whether the names are still there.
  */
 export function trustAfter(diff: Diff, { state }: Carried, arrivalNs: bigint | undefined): Trust {
-  const { source, target, todo, there, arrival } = diff;
+  const { source, target, todo, there } = diff;
+  const asWritten = plannedTimes(diff, arrivalNs);
   const fill = (row: number, into: Tree, at: number): boolean => {
     const kind = source.kind(row);
     if (kind !== "file" && kind !== "link") return false;
@@ -18,9 +20,7 @@ export function trustAfter(diff: Diff, { state }: Carried, arrivalNs: bigint | u
     const what = todo[row];
     if (state[row] !== State.done && (what !== Do.nothing || here < 0)) return false;
     const isNew = what !== Do.nothing && what !== Do.chmod;
-    const atArrival = arrivalNs !== undefined && arrival?.[row] === 1 && kind === "file";
-    const asWritten = atArrival ? arrivalNs : (source.mtime[row] as bigint);
-    const mtimeNs = isNew ? asWritten : (target.mtime[here] as bigint);
+    const mtimeNs = isNew ? asWritten(row) : (target.mtime[here] as bigint);
     into.set(at, { mode: (source.mode[row] as number) & 0o177777, size: source.size[row] as number, mtimeNs });
     if (source.inode[row] !== 0) into.setInode(at, `s${source.inode[row]}`);
     const text = source.links.get(row);

@@ -94,6 +94,21 @@ function every(rows: number, holds: (row: number) => boolean): boolean {
   return true;
 }
 
+/**
+ * The times that files will have on scratch when a comparison is carried out: a new name of one that is there has its time.
+ *
+ * @param arrivalNs now, where files get the time of their arrival
+ */
+export function plannedTimes({ source, target, todo, there, leaders, arrival }: Diff, arrivalNs: bigint | undefined) {
+  return (row: number): bigint => {
+    const first = todo[row] === Do.link ? (leaders.get(row) ?? row) : row;
+    const stands = first !== row && (todo[first] === Do.nothing || todo[first] === Do.chmod);
+    if (stands) return target.mtime[(there[first] as number) - 1] as bigint;
+    const isFile = source.kind(first) === "file";
+    return arrivalNs !== undefined && arrival?.[first] && isFile ? arrivalNs : (source.mtime[first] as bigint);
+  };
+}
+
 /** The times that tell a fresh copy from another, from the same comparison. */
 export function timesOf({ source, target, there }: Diff): Omit<Times, "run"> {
   const dirs: number[] = [];

@@ -11,7 +11,7 @@ import { span } from "../base/trace.ts";
 import { plural } from "../base/units.ts";
 import { thisHost } from "../drivers/host.ts";
 import type { QuotaLeft } from "../drivers/quota.ts";
-import { baseOf, timesOf } from "./base.ts";
+import { baseOf, plannedTimes, timesOf } from "./base.ts";
 import type { Comparison, Engine, Transfer, TransferPlan } from "./engine.ts";
 import { describeHolder, type Held, type Holder, lock } from "./lock.ts";
 import {
@@ -148,10 +148,8 @@ export async function copy(step: Step, stale: Stale, held: Held, context: BringC
     tell({ type: "warning", name: step.name, message });
   }
   const base = mergePast(first.diff, transfer.past);
-  const timeOf = (row: number) =>
-    first.diff.arrival?.[row] ? (transfer.arrivalNs as bigint) : (first.diff.source.mtime[row] as bigint);
   if (isWork(plan) || plan.deleted > 0) {
-    const intent = baseOf(first.diff, transfer.past.base, timeOf);
+    const intent = baseOf(first.diff, transfer.past.base, plannedTimes(first.diff, transfer.arrivalNs));
     removeMarker(step, intent, base === transfer.past.base ? undefined : base);
     transfer.past = { base, intent };
   }

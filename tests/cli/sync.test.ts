@@ -695,3 +695,17 @@ test("--dry-run names the first changes, --verbose all of them", async () => {
   expect(all.match(/^ {4}many\/\d+$/gm)).toHaveLength(30);
   expect(all).not.toContain("all names");
 });
+
+test("times of arrival: a new name of a file that is there is not taken for a job's work", async () => {
+  using at = new Home({ "hf/model.bin": "weights", "hf/b": "b" });
+  at.configure({ HF_HOME: "hf" }, { ef: { transfer: { times: "arrival" } } });
+  expect((await at.ef(["sync"])).code).toBe(0);
+  const here = (name: string) => join(at.home, "hf", name);
+  rmSync(here("b"));
+  linkSync(here("model.bin"), here("b"));
+  for (let i = 0; i < 2; i++) {
+    const { code, stderr } = await at.ef(["sync", "--force"]);
+    expect([code, stderr]).toEqual([0, expect.not.stringContaining("kept as it is")]);
+  }
+  expect(statSync(join(at.cache("HF_HOME"), "b")).ino).toBe(statSync(join(at.cache("HF_HOME"), "model.bin")).ino);
+});
