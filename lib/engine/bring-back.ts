@@ -16,7 +16,7 @@ import { type BuiltinOptions, copyingBetween, sidesOf } from "./builtin.ts";
 import type { Failure } from "./carrying.ts";
 import { both, compareTrees, settled } from "./comparing.ts";
 import type { Copying } from "./copy-file.ts";
-import { rulesOf } from "./directories.ts";
+import { hasOtherModes, rulesOf } from "./directories.ts";
 import type { TransferProgress } from "./engine.ts";
 import { excluder } from "./exclude.ts";
 import { Gauge } from "./gauge.ts";
@@ -35,7 +35,7 @@ import {
 import type { Step } from "./plan.ts";
 import { isSameBase, plannedBase, pushedBase } from "./push-base.ts";
 import { stampOf } from "./push-conflict.ts";
-import { type OnConflict, Push } from "./push-decide.ts";
+import { type OnConflict, Push, type PushRules } from "./push-decide.ts";
 import { leaveConflicts, leaveUnsettled } from "./push-later.ts";
 import { compareContents } from "./push-look.ts";
 import { finish, type PushPlan, planPush } from "./push-plan.ts";
@@ -297,12 +297,18 @@ async function note(step: Step, looked: Looked, planned: Planned, pushed: Pushed
   const isWhole = isWholeLook(looked) && failures.length === 0 && pushed.failures.length === 0;
   const mayBeEqual =
     isWhole && planned.later === 0 && plan.todo.every((what) => what !== Push.left && what !== Push.conflict);
-  if (mayBeEqual && (await noteEqual(step, looked, base, context))) return;
+  if (mayBeEqual && (await noteEqual(step, looked, base, plan.rules, context))) return;
   keepBase(step, base);
 }
 
 /** @returns false if they are not */
-async function noteEqual(step: Step, looked: Looked, base: NonNullable<Known["base"]>, context: PushContext) {
+async function noteEqual(
+  step: Step,
+  looked: Looked,
+  base: NonNullable<Known["base"]>,
+  { modes, groupWritable }: PushRules,
+  context: PushContext,
+) {
   const { options, signal, arrival } = context;
   const { known, from, to } = looked;
   const comparison = await compareTrees(
@@ -324,6 +330,7 @@ async function noteEqual(step: Step, looked: Looked, base: NonNullable<Known["ba
   const { files, newInodes, links, symlinks, attributes, kept, blocked, skipped, problem } = plan;
   const work = files + newInodes + links + symlinks + attributes + kept.length + blocked.length;
   if (work > 0 || problem || skipped.length > 0 || diff.orphans.length > 0) return false;
+  if (modes && hasOtherModes(diff, groupWritable)) return false;
   const { host, job } = thisHost();
   removeIfThere(step.marker); // a crash before the new one leaves the manifest alone, which is a base too
   writeMarker(step, newest, timesOf(diff), baseOf(diff, base), job === undefined ? { host } : { host, job });

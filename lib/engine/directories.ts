@@ -163,6 +163,17 @@ export const rulesOf = ({ mode }: { mode: number }): DirectoryRules => ({
   groupWritable: (mode & 0o2020) === 0o2020,
 });
 
+/** Has a directory of scratch other permissions than its source, but for those that scratch gives to all? */
+export function hasOtherModes({ source, target, there }: Diff, groupWritable: boolean): boolean {
+  const bits = 0o1777 & ~(groupWritable ? 0o020 : 0);
+  for (let row = 1; row < source.length; row++) {
+    const here = (there[row] as number) - 1;
+    if (source.kind(row) !== "dir" || here < 0 || target.kind(here) !== "dir") continue;
+    if (((source.permissions(row) ^ target.permissions(here)) & bits) !== 0) return true;
+  }
+  return false;
+}
+
 export function directoryMode(permissions: number, { setgid, groupWritable }: DirectoryRules): number {
   return (permissions & ~0o2000) | (setgid ? 0o2000 : 0) | (groupWritable ? 0o020 : 0);
 }

@@ -7,9 +7,9 @@
  */
 import type { ByteString } from "../base/bytes.ts";
 import { State } from "./carrying.ts";
-import type { Base } from "./manifest.ts";
+import { type Base, unknownTime } from "./manifest.ts";
 import { isGone, type PathRows, Push } from "./push-decide.ts";
-import { isWhole, type PushPlan, rowsOf } from "./push-plan.ts";
+import { isWhole, missingFrom, type PushPlan, rowsOf } from "./push-plan.ts";
 import type { Pushed } from "./push-run.ts";
 import { Flag, Tree } from "./tree.ts";
 
@@ -40,6 +40,8 @@ export function plannedBase(plan: PushPlan): Base {
 class Builder {
   readonly #tree = new Tree();
   readonly #times: bigint[] = [];
+  /** Rows of the old base that a purge took: what is pushed into their directory later does not tell that they were deleted. */
+  readonly #purged = new Set<number>();
 
   constructor(
     readonly plan: PushPlan,
@@ -72,21 +74,21 @@ class Builder {
     const tree = this.#tree;
     if (from === "base" && past.base) {
       past.base.tree.copyRow(was, tree, row, "b");
-      this.#times[row] = past.base.scratch[was] as bigint;
-      const isOrphan = at >= 0 && !isGone(scratch, at) && (here < 0 || isGone(source, here));
-      tree.mode[row] = ((tree.mode[row] as number) & ~Flag.orphan) | (isOrphan ? Flag.orphan : 0);
+      this.#times[row] = this.#purged.has(was) ? unknownTime : (past.base.scratch[was] as bigint);
+      // One stays one when the source has the path again: whoever made that did not know what scratch has.
+      if (at >= 0 && !isGone(scratch, at) && (here < 0 || isGone(source, here))) tree.flag(row, Flag.orphan);
       return;
     }
     this.#times[row] = scratch.mtime[at] as bigint;
-    if (from === "source") {
-      source.copyRow(here, tree, row, "h");
-      // Where scratch has other permissions, the next push would take the source's for what was changed on scratch.
-      tree.mode[row] = ((tree.mode[row] as number) & ~0o7777) | scratch.permissions(at);
-      return;
-    }
-    scratch.copyRow(at, tree, row, "s");
+    if (from === "source") source.copyRow(here, tree, row, "h");
+    else scratch.copyRow(at, tree, row, "s");
+    // Those of scratch, where the source has others: else the next push would take them for changed on scratch.
+    const permissions = this.plan.ownModes.get(at) ?? scratch.permissions(at);
+    tree.mode[row] = ((tree.mode[row] as number) & ~0o7777) | permissions;
+    if (from === "source") return;
     if (from === "arrived") tree.mtime[row] = this.pushed.arrived.get(at) ?? (scratch.mtime[at] as bigint);
-    else if (here < 0 || isGone(source, here)) tree.flag(row, Flag.orphan);
+    // Where the source's has the same size and time, it is another file all the same.
+    else tree.flag(row, here < 0 || isGone(source, here) ? Flag.orphan : Flag.racy);
   }
 
   #childrenOf(dir: Entry): Map<ByteString, Entry> {
@@ -112,6 +114,8 @@ class Builder {
       seen.add(scratch.name(row));
     }
     if (!past.base || dir.base < 0) return children;
+    if (!dir.keepsAll)
+      for (const was of missingFrom(scratch, dir.scratch, past.base, dir.base).purged) this.#purged.add(was);
     for (const was of rows(past.base.tree, dir.base)) {
       const name = past.base.tree.name(was);
       if (seen.has(name)) continue;

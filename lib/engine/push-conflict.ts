@@ -73,7 +73,7 @@ export async function storeConflicts(
 }
 
 /** Where an earlier push has stored this very version. */
-function earlierVersion(plan: PushPlan, row: number): ByteString | undefined {
+export function earlierVersion(plan: PushPlan, row: number): ByteString | undefined {
   const { scratch, source, there } = plan;
   const dir = (there[scratch.parent[row] as number] as number) - 1;
   if (dir < 0) return undefined;

@@ -125,6 +125,7 @@ function* oneMore(plan: PushPlan, job: Job, row: number, moving: Moving, failure
   }
   if (sides.scratch.kind(1) === "file") sides.scratch.mode[1] = (sides.scratch.mode[1] as number) & ~setIds;
   sides.scratch.copyRow(1, scratch, row, "again");
+  plan.ownModes.delete(row);
   const here = (there[row] as number) - 1;
   if (here >= 0) sides.source.copyRow(1, source, here, "again");
   todo[row] = what;

@@ -13,7 +13,7 @@
  * In `planPush` each row is decided; `settle` takes the answers of the comparisons; `finish` makes the rest of it.
  */
 
-import { unknownTime } from "./manifest.ts";
+import { type Base, unknownTime } from "./manifest.ts";
 import {
   conflict,
   decide,
@@ -41,6 +41,8 @@ export interface PushPlan extends PushSides {
   leaders: Map<number, number>;
   /** Rows of the source that are deleted. */
   remove: number[];
+  /** Of files that get other permissions at the source than they have on scratch: those on scratch. */
+  ownModes: Map<number, number>;
 }
 
 export function planPush(sides: PushSides, rules: PushRules): PushPlan {
@@ -54,6 +56,7 @@ export function planPush(sides: PushSides, rules: PushRules): PushPlan {
     meant: new Uint32Array(length),
     leaders: new Map(),
     remove: [],
+    ownModes: new Map(),
   };
   if (length > 0) new Planner(plan).walk();
   return plan;
@@ -144,22 +147,39 @@ class Planner {
     const { scratch, source, past, remove } = this.plan;
     const { base } = past;
     if (!base || was < 0 || atSource < 0) return;
-    const missing: number[] = [];
-    const left = new Set<Kind>();
-    const [from, to] = base.tree.children(was);
-    for (let row = from; row < to; row++) {
-      const kind = base.tree.kind(row);
-      if (kind === "dir" || base.tree.has(row, Flag.orphan) || base.scratch[row] === unknownTime) continue;
-      if (scratch.child(dir, base.tree.name(row)) === undefined) missing.push(row);
-      else left.add(kind);
-    }
-    for (const row of missing) {
-      // A purge may take the files and leave the links: then no link tells that somebody deleted a file.
-      if (!left.has("file") && !left.has(base.tree.kind(row))) continue;
+    for (const row of missingFrom(scratch, dir, base, was).deleted) {
       const here = source.child(atSource, base.tree.name(row));
       if (here !== undefined && isSourceAsWas(source, here, base, row)) remove.push(here);
     }
   }
+}
+
+/**
+ * What ef put into a directory and scratch has no more: deleted by somebody, or taken by a purge, as far as can be told.
+ *
+ * @param dir its row on scratch, -1 where it is gone
+ * @param was its row in the base
+ * @returns rows of the base
+ */
+export function missingFrom(
+  scratch: Tree,
+  dir: number,
+  base: Base,
+  was: number,
+): Record<"deleted" | "purged", number[]> {
+  const missing: number[] = [];
+  const left = new Set<Kind>();
+  const [from, to] = base.tree.children(was);
+  for (let row = from; row < to; row++) {
+    const kind = base.tree.kind(row);
+    if (kind === "dir" || base.tree.has(row, Flag.orphan) || base.scratch[row] === unknownTime) continue;
+    const here = dir < 0 ? undefined : scratch.child(dir, base.tree.name(row));
+    if (here === undefined) missing.push(row);
+    else if (scratch.kind(here) === kind) left.add(kind);
+  }
+  // A purge may take the files and leave the links: then no link tells that somebody deleted a file.
+  const isDeleted = (row: number) => left.has("file") || left.has(base.tree.kind(row));
+  return { deleted: missing.filter(isDeleted), purged: missing.filter((row) => !isDeleted(row)) };
 }
 
 /** Is a directory of scratch taken as a whole: what is at the source is no directory? */
@@ -200,7 +220,7 @@ export function finish(plan: PushPlan): void {
 }
 
 /** A file that is brought back gets scratch's permissions, unless it was at the source that they were changed. */
-function mergeModes({ scratch, source, past, todo, there, known }: PushPlan): void {
+function mergeModes({ scratch, source, past, todo, there, known, ownModes }: PushPlan): void {
   for (let row = 1; row < scratch.length; row++) {
     if (scratch.kind(row) !== "file") continue;
     // Set-id bits that somebody gave to a file on scratch would become ours.
@@ -208,8 +228,9 @@ function mergeModes({ scratch, source, past, todo, there, known }: PushPlan): vo
     const [here, was] = [(there[row] as number) - 1, (known[row] as number) - 1];
     if (todo[row] !== Push.replace || !past.base || was < 0 || source.kind(here) !== "file") continue;
     const before = past.base.tree.permissions(was) & ~setIds;
-    if (scratch.permissions(row) === before)
-      scratch.mode[row] = ((scratch.mode[row] as number) & ~0o7777) | source.permissions(here);
+    if (scratch.permissions(row) !== before) continue;
+    ownModes.set(row, before);
+    scratch.mode[row] = ((scratch.mode[row] as number) & ~0o7777) | source.permissions(here);
   }
 }
 

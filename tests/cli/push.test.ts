@@ -166,6 +166,18 @@ test("permissions that changed at the source only stay, however often it is push
   expect(statSync(there(at, "model.bin")).mode & 0o777).toBe(0o600);
 });
 
+test("a directory that is new on both sides keeps its permissions at the source, and scratch gets them", async () => {
+  using at = await hub();
+  mkdirSync(here(at, "new"), { mode: 0o700 });
+  mkdirSync(there(at, "new"), { mode: 0o755 });
+  for (let i = 0; i < 3; i++) {
+    expect((await push(at)).code).toBe(0);
+    expect(statSync(here(at, "new")).mode & 0o777).toBe(0o700);
+  }
+  expect((await at.ef(["sync"])).code).toBe(0);
+  expect(statSync(there(at, "new")).mode & 0o777).toBe(0o700);
+});
+
 test("names with newlines, other bytes, leading dashes, and of 255 bytes", async () => {
   using at = await hub();
   const names = ["new\nline", "-rf", "a b", "ü", "$HOME", "n".repeat(255)];
