@@ -8,8 +8,8 @@ import type { Storage } from "./storage.ts";
 
 /** What is at a path below a root now; undefined for nothing, also where a directory above it has become a link. */
 export function* lookBelow(storage: Storage, root: ByteString, path: ByteString): Steps<BigIntStats | undefined> {
-  const stat = yield* get(storage.lookUp(path));
-  return stat && (yield* isBelow(storage, root, path)) ? stat : undefined;
+  // The look at the path itself comes last: it is often to say that what is removed next is what was seen.
+  return (yield* isBelow(storage, root, path)) ? yield* get(storage.lookUp(path)) : undefined;
 }
 
 /** So many are remembered. */

@@ -52,7 +52,7 @@ const stateOf = async (at: Home): Promise<string> =>
   JSON.parse((await at.ef(["status", "--json"])).stdout).variables[0].state as string;
 
 test("whatever was purged before: a status says so, and one sync makes it whole", async () => {
-  for (let round = 0; round < (isLong ? 400 : 8); round++) {
+  for (let round = 0; round < (isLong ? 400 : 3); round++) {
     const random = seeded(seed + round);
     using at = await user();
     const all = purgeable(at);
@@ -91,7 +91,7 @@ async function measured(at: Home, args: readonly string[]) {
 test.skipIf(!isBinary || !have("prlimit"))(
   "while a child edits and purges at random: no crash, bounded, and equal in the end [needs prlimit]",
   async () => {
-    for (let round = 0; round < (isLong ? 40 : 1); round++) {
+    for (let round = 0; round < (isLong ? 20 : 1); round++) {
       using at = new Home();
       const [source, copy] = [join(at.home, "hf"), at.cache("HF_HOME")];
       mkdirSync(source);
