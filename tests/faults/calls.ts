@@ -1,5 +1,5 @@
 /** The compiled ef with one file-system call that fails: fail-call.c. */
-import { existsSync, mkdirSync, readFileSync, renameSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { efArgv, type Home, have, type Ran, run } from "../helpers.ts";
 
@@ -65,6 +65,7 @@ export async function efWith(
   const argv = [...limits, program ?? "", ...options, at.dir, "--", ...efArgv, ...args];
   const ran = await run(argv, { cwd: "/", env: at.env });
   const lines = existsSync(log) ? readFileSync(log, "utf8").split("\n").slice(0, -1) : [];
+  rmSync(log, { force: true });
   const peak = lines.at(-1)?.startsWith("peak ") ? lines.pop() : undefined;
   return { ...ran, calls: lines.map((line) => line.replace(/^\d+ /, "")), peakKb: Number(peak?.slice(5) ?? 0) };
 }
