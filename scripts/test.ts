@@ -16,7 +16,7 @@ const root = join(import.meta.dir, "..");
 const ofProgram = "tests/{cli,faults,load}/**/*.test.ts";
 const binaryOnly = /\/cli\/apptainer-(?:bases|build|faults)\.test\.ts$|\/(?:faults|load)\//;
 /** Those among them that are about modules alone. */
-const sourcesOnly = /\/faults\/(?:fuzz|planner)\.test\.ts$/;
+const sourcesOnly = /\/faults\/(?:fuzz|planner(?:-files)?)\.test\.ts$/;
 const runs: { title: string; result: TestRun }[] = [];
 
 await main(process.argv.slice(2));
