@@ -127,6 +127,7 @@ export function diff(source: Tree, target: Tree, { base, intent }: Past, rules: 
   result.there[0] = target.length > 0 ? 1 : 0;
   const walker = new Walker(result, base, intent, rules);
   walker.directory(0);
+  walker.splitNames();
   walker.hardLinks();
   return result;
 }
@@ -343,6 +344,22 @@ class Walker {
       orphans.splice(at); // and all below it, which came after
     }
     return removable;
+  }
+
+  /** Names of one inode on scratch that are several files at the source cannot have the permissions of all of them. */
+  splitNames(): void {
+    const { source, target, todo, there } = this.diff;
+    const names = new Map<number, number[]>();
+    for (let row = 1; row < source.length; row++) {
+      const inode = target.inode[(there[row] as number) - 1] ?? 0;
+      if (inode === 0 || source.kind(row) !== "file" || (todo[row] !== Do.nothing && todo[row] !== Do.chmod)) continue;
+      names.set(inode, [...(names.get(inode) ?? []), row]);
+    }
+    for (const rows of names.values()) {
+      const inode = source.inode[rows[0] as number];
+      if (inode !== 0 && rows.every((row) => source.inode[row] === inode)) continue;
+      if (rows.length > 1) for (const row of rows) if (todo[row] === Do.chmod) todo[row] = Do.replace;
+    }
   }
 
   /** Names of one inode at the source are to be names of one inode on scratch. */

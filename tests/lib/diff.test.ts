@@ -330,3 +330,11 @@ test("a directory that an interrupted sync made gives way to the file that the s
   expect(decide({ a: file(1, 1) }, made, past)).toMatchObject({ todo: { a: "copy" }, clear: ["a/b", "a"] });
   expect(decide({ a: file(1, 1) }, { ...made, "a/job": file(1, 2) }, past).todo).toEqual({ a: "blocked" });
 });
+
+test("one file on scratch that is two at the source: one that gets other permissions becomes a file of its own", () => {
+  const one = file(1, 1, { inode: "x", mode: 0o600 });
+  const apart = { a: file(1, 1, { mode: 0o644 }), b: file(1, 1, { mode: 0o600 }) };
+  expect(decide(apart, { a: one, b: one }).todo).toEqual({ a: "replace" });
+  const together = file(1, 1, { inode: "y", mode: 0o644 });
+  expect(decide({ a: together, b: together }, { a: one, b: one }).todo).toEqual({ a: "chmod", b: "chmod" });
+});
