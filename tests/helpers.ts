@@ -54,6 +54,8 @@ export interface RunOptions {
   cwd?: string;
   env?: Record<string, string | undefined>;
   stdin?: string;
+  /** In a process group of its own, as a shell starts it. */
+  ownGroup?: boolean;
   /** Receives the child, to send it signals. */
   onStart?: (child: ReturnType<typeof spawn>) => void;
 }
@@ -66,7 +68,8 @@ export function run(
   return new Promise((done, fail) => {
     const [program = "", ...args] = argv;
     const env = Object.fromEntries(Object.entries(options.env).filter(([, value]) => value !== undefined));
-    const child = spawn(program, args, { cwd: options.cwd, env: env as NodeJS.ProcessEnv, stdio: "pipe" });
+    const { cwd, ownGroup: detached = false } = options;
+    const child = spawn(program, args, { cwd, detached, env: env as NodeJS.ProcessEnv, stdio: "pipe" });
     const out: Buffer[] = [];
     const err: Buffer[] = [];
     child.stdout.on("data", (chunk) => out.push(chunk));
@@ -90,8 +93,8 @@ export class Home implements Disposable {
   readonly scratch: string;
   readonly env: Record<string, string | undefined>;
 
-  constructor(files: Record<string, string | object> = {}, name = "ef test ") {
-    this.dir = mkdtempSync(join(realpathSync(tmpdir()), name));
+  constructor(files: Record<string, string | object> = {}, name = "ef test ", under = tmpdir()) {
+    this.dir = mkdtempSync(join(realpathSync(under), name));
     this.home = join(this.dir, "home");
     this.scratch = join(this.dir, "scratch");
     const bin = join(this.dir, "bin");

@@ -19,8 +19,8 @@ export interface Row {
 }
 
 export class Staging extends Home {
-  constructor(vars: readonly string[] = ["HF_HOME"], more: object = {}) {
-    super({}, "ef stage ");
+  constructor(vars: readonly string[] = ["HF_HOME"], more: object = {}, under?: string) {
+    super({}, "ef stage ", under);
     withSlurm(this);
     const { ef, ...rest } = more as { ef?: object };
     for (const name of vars) mkdirSync(join(this.home, name), { recursive: true });

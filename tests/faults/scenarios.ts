@@ -196,8 +196,11 @@ export function halves(now: Look, before: Look, after: Look): string[] {
 export const leftovers = (dir: string): string[] => pathsBelow(dir).filter(isTemporary);
 
 /** Give a new HOME in that state. */
-export async function arranged({ arrange, args }: Scenario): Promise<{ at: Home; args: string[] }> {
-  const at = new Home();
+export async function arranged<H extends Home>(
+  { arrange, args }: Scenario,
+  make: () => H = () => new Home() as H,
+): Promise<{ at: H; args: string[] }> {
+  const at = make();
   await arrange(at);
   return { at, args: args.map((arg) => (arg === "NEW" || arg === "ENV" ? join(at.home, arg.toLowerCase()) : arg)) };
 }
