@@ -14,9 +14,11 @@ const time = (seconds: number) => BigInt(seconds) * 1_000_000_000n;
 /** Of the file with that number. */
 export const nameOf = (i: number) => `${i % 7}/${i % 30}/f${i}`;
 
-/** One file, at its time. */
+/** One file, at its time. In a large one the same bytes come again and again, so often that no range is like another. */
 export function put(path: string, size: number, seed: number, mode = 0o644, seconds = old): void {
-  writeRandom(path, size, seeded(seed));
+  const random = seeded(seed);
+  if (size < MiB) writeRandom(path, size, random);
+  else writeFileSync(path, Buffer.alloc(size, Buffer.from(Array.from({ length: 65_537 }, () => random(256)))));
   chmodSync(path, mode);
   setTime(path, time(seconds));
 }
