@@ -114,7 +114,8 @@ function lost(
   let deleted = 0;
   for (const [path, one] of before.source.seen) {
     if (!isContent(one) || isAlike(one, after.seen.get(path)) || how.onConflict === "scratch") continue;
-    const isAsNoted = isAlike(one, noted.seen.get(path)) && one.mtimeNs === noted.seen.get(path)?.mtimeNs;
+    const was = noted.seen.get(path);
+    const isAsNoted = isAlike(one, was) && (one.kind === "link" || one.mtimeNs === was?.mtimeNs);
     const young = before.scratch.seen.get(path);
     if (!young && how.delete && isAsNoted) deleted++;
     else if (!young || !isAsNoted) lines.push(`${path}: lost at the source`);
