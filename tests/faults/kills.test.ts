@@ -83,7 +83,8 @@ async function wrongs(
   const { before, after, names } = expected;
   const others = processesOf(at);
   const ran = await struck(at, args, attack, ms);
-  const wasKilled = ran.code === 137;
+  // What ef waits for may be killed before ef hears of it.
+  const wasKilled = ran.code === 137 || (attack.to === "all" && codesAfter(attack).includes(137));
   const found = wrongEnd(ran, attack);
   if (!wasKilled) found.push(...ran.left.map((line) => `outlived it: ${line}`));
   await until("the end of all that it started", () => processesOf(at, others).length === 0).catch(() =>
