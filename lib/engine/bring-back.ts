@@ -29,6 +29,7 @@ import {
   knownOf,
   newestMtime,
   notePushing,
+  notesOf,
   readMarker,
   writeMarker,
 } from "./marker.ts";
@@ -46,6 +47,7 @@ import * as words from "./push-words.ts";
 import type { Scan } from "./scan.ts";
 import type { Reservation, Space } from "./space.ts";
 import { refuseStrangers } from "./strangers.ts";
+import { removeParts } from "./temp.ts";
 import { excludesOf } from "./transfer.ts";
 import { Flag, Tree } from "./tree.ts";
 
@@ -129,6 +131,7 @@ export async function pushStep(step: Step, context: PushContext): Promise<Pushed
   if (!scratchIsThere(step)) return { status: "scratch-missing" };
   const wasThere = existsSync(step.source);
   await using held = context.dryRun ? undefined : await lockStep(step, context);
+  if (held) removeParts(notesOf(step));
   if (wasThere && !existsSync(step.source)) throw words.movedAway(step); // else it would be made again
   const looked = await look(step, context);
   if (isEmpty(looked.scratch.tree)) return { status: "scratch-missing" };

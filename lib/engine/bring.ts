@@ -17,6 +17,7 @@ import { describeHolder, type Held, type Holder, lock } from "./lock.ts";
 import {
   isPartial,
   newestMtime,
+  notesOf,
   originRun,
   readMarker,
   removeMarker,
@@ -132,7 +133,7 @@ async function lockOrFresh(step: Step, context: BringContext): Promise<Held | un
 /** As {@link bring}, where that is known to be needed, and the lock held. */
 export async function copy(step: Step, stale: Stale, held: Held, context: BringContext): Promise<TransferPlan> {
   const { engine, tell } = context;
-  removeLeftovers(step.temp, [step.marker, step.manifest, step.partial]);
+  removeLeftovers(step.temp, notesOf(step));
   const run = originRun(step); // before the first look: a sync there meanwhile makes this copy a stale one
   const transfer = transferOf(step, stale, held.fd, context);
   const first = await compare(step, transfer, context);

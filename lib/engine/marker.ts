@@ -246,6 +246,14 @@ export function movedFrom(step: Step, from: string, run: string | undefined): vo
 /** Beside the manifest while a push runs: what it means to bring to the source. */
 const pushingOf = ({ manifest }: Step) => manifest.replace(/manifest$/, "pushing");
 
+/** All files beside a copy that are replaced as a whole: what a killed run was writing to them goes with the next one. */
+export const notesOf = (step: Step): [string, ...string[]] => [
+  step.marker,
+  step.manifest,
+  step.partial,
+  pushingOf(step),
+];
+
 export function notePushing(step: Step, meant: Base): void {
   writeManifest(pushingOf(step), { entries: [], whole: false }, meant, modeBeside(step));
 }

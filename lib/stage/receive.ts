@@ -12,7 +12,7 @@ import { type Diff, diff } from "../engine/diff.ts";
 import { Gauge } from "../engine/gauge.ts";
 import type { Held } from "../engine/lock.ts";
 import { type Base, readBase } from "../engine/manifest.ts";
-import { movedFrom, newestMtime, originRun, removeMarker, writeMarker } from "../engine/marker.ts";
+import { movedFrom, newestMtime, notesOf, originRun, removeMarker, writeMarker } from "../engine/marker.ts";
 import type { Step } from "../engine/plan.ts";
 import { scan } from "../engine/scan.ts";
 import type { Storage } from "../engine/storage.ts";
@@ -56,7 +56,7 @@ export class Receiver implements Taker {
     this.#step = step;
     this.#context = context;
     this.#run = originRun(step);
-    removeLeftovers(step.temp, [step.marker, step.manifest, step.partial]);
+    removeLeftovers(step.temp, notesOf(step));
     this.#temp = tempDirFor(dirname(step.target), step.temp);
     this.#tree = join(this.#temp.path, "tree");
   }

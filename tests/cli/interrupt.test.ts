@@ -206,29 +206,32 @@ test("killed at 15 random moments, home edited in between: each visible file is 
   expect(temps(at)).toEqual([]);
 }, 60_000);
 
-test("a marker, manifest or intent that a killed run was writing is removed; that of a living run, or another host's, is not", async () => {
-  using at = new Home({ "hf/a": "1" });
-  at.configure({ HF_HOME: "hf" });
-  await at.ef(["sync"]);
-  const dead = Bun.spawnSync(["sh", "-c", "echo $$"]).stdout.toString().trim();
-  const host = hostname().slice(0, 30);
-  const gone = ["synced", "manifest", "partial"].map(
-    (kind) => `.HF_HOME.${kind}.ef-${host}-${dead}-0123456789abcdef.tmp`,
-  );
-  const kept = [
-    `.HF_HOME.synced.ef-${host}-${process.pid}-0123456789abcdef.tmp`,
-    `.HF_HOME.synced.ef-elsewhere-${dead}-0123456789abcdef.tmp`,
-    `.HF_HOMES.synced.ef-${host}-${dead}-0123456789abcdef.tmp`,
-    ".HF_HOME.synced.ef-mine.tmp",
-  ];
-  for (const name of [...gone, ...kept]) writeFileSync(at.cache(name), "half");
-  expect((await at.ef(["sync", "--force"])).code).toBe(0);
-  expect(
-    temps(at)
-      .map((path) => basename(path))
-      .sort(),
-  ).toEqual(kept.sort());
-});
+test.each([["sync", "--force"], ["push"]])(
+  "a marker, manifest or intent that a killed run was writing is removed by %s; that of a living run, or another host's, is not",
+  async (command) => {
+    using at = new Home({ "hf/a": "1" });
+    at.configure({ HF_HOME: "hf" });
+    await at.ef(["sync"]);
+    const dead = Bun.spawnSync(["sh", "-c", "echo $$"]).stdout.toString().trim();
+    const host = hostname().slice(0, 30);
+    const gone = ["synced", "manifest", "partial", "pushing"].map(
+      (kind) => `.HF_HOME.${kind}.ef-${host}-${dead}-0123456789abcdef.tmp`,
+    );
+    const kept = [
+      `.HF_HOME.synced.ef-${host}-${process.pid}-0123456789abcdef.tmp`,
+      `.HF_HOME.synced.ef-elsewhere-${dead}-0123456789abcdef.tmp`,
+      `.HF_HOMES.synced.ef-${host}-${dead}-0123456789abcdef.tmp`,
+      ".HF_HOME.synced.ef-mine.tmp",
+    ];
+    for (const name of [...gone, ...kept]) writeFileSync(at.cache(name), "half");
+    expect((await at.ef(command.split(" "))).code).toBe(0);
+    expect(
+      temps(at)
+        .map((path) => basename(path))
+        .sort(),
+    ).toEqual(kept.sort());
+  },
+);
 
 test.skipIf(!have("gcc"))(
   "a lock that everybody gets (localflock): five syncs of a large file at once damage nothing",
