@@ -22,10 +22,19 @@ export interface AgentOptions {
   say: (word: Word) => void;
   env: Env;
   signal: AbortSignal;
+  /**
+   * So long it waits for the first order, in milliseconds. srun that is killed (with ef: it ran out of memory) before it has connected
+   * leaves a task whose stdin never ends.
+   *
+   * @default 300_000
+   */
+  patienceMs?: number;
 }
 
 /** Run until it is told to end, or its orders end. @throws the signal's reason */
-export async function agent({ node, orders, say: write, env, signal }: AgentOptions): Promise<void> {
+export async function agent(options: AgentOptions): Promise<void> {
+  const { node, say: write, env, signal, patienceMs = 300_000 } = options;
+  const orders = unlessAlone(options.orders, patienceMs);
   const say: Say = (word) => write({ node, ...word } as Word);
   const needed = new Map<string, Needed>();
   const parts = new Map<number, Part>();
@@ -102,6 +111,17 @@ export async function agent({ node, orders, say: write, env, signal }: AgentOpti
     await Promise.all(waits);
     for (const name of [...needed.keys()]) await release(needed, name);
   }
+}
+
+/** What comes; nothing if the first does not come in that time. */
+async function* unlessAlone<T>(all: AsyncIterable<T>, ms: number): AsyncGenerator<T> {
+  const rest = all[Symbol.asyncIterator]();
+  const alone = Promise.withResolvers<undefined>();
+  const timer = setTimeout(alone.resolve, ms, undefined);
+  const first = await Promise.race([rest.next(), alone.promise]).finally(() => clearTimeout(timer));
+  if (!first || first.done) return;
+  yield first.value;
+  yield* { [Symbol.asyncIterator]: () => rest };
 }
 
 /** Between two words of one that has nothing to say, in milliseconds. */

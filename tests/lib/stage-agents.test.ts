@@ -16,6 +16,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { lock } from "../../lib/engine/lock.ts";
+import { agent } from "../../lib/stage/agent.ts";
 import { endAll, Nodes, seeded, words } from "../agents.ts";
 import { run, until } from "../helpers.ts";
 import { differences, fillTree, lookAt, setTime } from "../trees.ts";
@@ -262,4 +263,12 @@ test("a directory of somebody else in the place of the copies is not used", asyn
   expect(word.error).toMatchObject({ code: "BAD_ROOT" });
   expect(readdirSync(at.root("n1"))).toEqual([]);
   expect(statSync(at.root("n1")).mode & 0o777).toBe(0o777);
+});
+
+test("an agent to which nobody speaks, as srun was killed before it had connected, ends by itself", async () => {
+  const never = { [Symbol.asyncIterator]: () => ({ next: () => new Promise<never>(() => {}) }) };
+  const { signal } = new AbortController();
+  const words: unknown[] = [];
+  await agent({ node: "n1", orders: never, say: (word) => words.push(word), env: {}, signal, patienceMs: 20 });
+  expect(words).toEqual([]);
 });
