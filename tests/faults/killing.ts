@@ -65,9 +65,7 @@ export async function struck(at: Home, args: readonly string[], attack: Attack, 
     onStart(child) {
       const pid = child.pid as number;
       const targets = () =>
-        attack.to === "all"
-          ? processesOf(at, others).map((line) => Number.parseInt(line, 10))
-          : [attack.to === "group" ? -pid : pid];
+        attack.to === "all" ? pidsOf(processesOf(at, others)) : [attack.to === "group" ? -pid : pid];
       let whenMs = afterMs;
       for (const [signal, gapMs] of attack.signals) {
         whenMs += gapMs;
@@ -81,6 +79,15 @@ export async function struck(at: Home, args: readonly string[], attack: Attack, 
   });
   return { ...ran, left };
 }
+
+/** Have all that it had started ended? The end of a job takes those too that have only just begun. */
+export function areGone(at: Home, attack: Attack, others: readonly string[]): boolean {
+  const rest = processesOf(at, others);
+  if (attack.to === "all" && codesAfter(attack).includes(137)) send(pidsOf(rest), "SIGKILL");
+  return rest.length === 0;
+}
+
+const pidsOf = (lines: readonly string[]): number[] => lines.map((line) => Number.parseInt(line, 10));
 
 function send(pids: number[], signal: Signal): void {
   for (const pid of pids)

@@ -14,6 +14,7 @@ import { seeded } from "../tables.ts";
 import { differences, type Look, lookAt } from "../trees.ts";
 import {
   type Attack,
+  areGone,
   attacks,
   codesAfter,
   heldLocks,
@@ -87,7 +88,7 @@ async function wrongs(
   const wasKilled = ran.code === 137 || (attack.to === "all" && codesAfter(attack).includes(137));
   const found = wrongEnd(ran, attack);
   if (!wasKilled) found.push(...ran.left.map((line) => `outlived it: ${line}`));
-  await until("the end of all that it started", () => processesOf(at, others).length === 0).catch(() =>
+  await until("the end of all that it started", () => areGone(at, attack, others)).catch(() =>
     found.push(...processesOf(at, others).map((line) => `still there: ${line}`)),
   );
   const now = seen(at, victim);
