@@ -206,7 +206,7 @@ test("killed at 15 random moments, home edited in between: each visible file is 
   expect(temps(at)).toEqual([]);
 }, 60_000);
 
-test.each([["sync", "--force"], ["push"]])(
+test.each(["sync --force", "push"])(
   "a marker, manifest or intent that a killed run was writing is removed by %s; that of a living run, or another host's, is not",
   async (command) => {
     using at = new Home({ "hf/a": "1" });
