@@ -4,7 +4,7 @@ import { lstatSync, readdirSync, readFileSync, readlinkSync, rmSync, statfsSync 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Home, Ran } from "../helpers.ts";
-import { type Look, os, type Random } from "../trees.ts";
+import { type Look, pathsBelow, type Random } from "../trees.ts";
 import { isLong } from "./seed.ts";
 
 type Signal = "SIGHUP" | "SIGINT" | "SIGKILL" | "SIGTERM";
@@ -126,8 +126,7 @@ export function heldLocks(dir: string, names: Iterable<string>): string[] {
 }
 
 /** All that is below a directory, by name. */
-export const namesIn = (dir: string): Set<string> =>
-  new Set((readdirSync(os(dir), { recursive: true, encoding: "latin1" }) as string[]).sort());
+export const namesIn = (dir: string): Set<string> => new Set(pathsBelow(dir).sort());
 
 /** Where files are quick, if there is room: killing is about the moments between calls, not about the disk. */
 export const memory = hasRoom("/dev/shm") ? "/dev/shm" : tmpdir();
