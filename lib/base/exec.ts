@@ -6,9 +6,11 @@
  * zx alone would hold all of it in memory.
  */
 import { spawn as nodeSpawn, type SpawnOptions } from "node:child_process";
+import { readdirSync, readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { type Readable, Writable } from "node:stream";
 import { $ as zx } from "zx";
+import { sleep } from "./async.ts";
 import { EfError, errnoOf } from "./errors.ts";
 import { mark, span } from "./trace.ts";
 
@@ -162,8 +164,8 @@ async function runNow(argv: readonly string[], options: RunOptions): Promise<Run
     cwd: options.cwd ?? process.cwd(),
     env: (options.env ?? process.env) as NodeJS.ProcessEnv,
   })`${argv}`;
-  const disarm = killOnAbort(child.pid, signal);
-  const { exitCode, signal: endedBy, cause } = await child.finally(disarm);
+  const allEnded = killOnAbort(child.pid, signal);
+  const { exitCode, signal: endedBy, cause } = await child.finally(allEnded);
   signal.throwIfAborted();
   if (cause) throw cannotStart(argv[0] ?? "", cause);
 
@@ -209,14 +211,14 @@ export function start(argv: readonly string[], { stdin, stdout, signal, env, onS
     env: (env ?? process.env) as NodeJS.ProcessEnv,
   });
   const stopped = new AbortController();
-  const disarm = killOnAbort(child.pid, signal ? AbortSignal.any([signal, stopped.signal]) : stopped.signal);
+  const allEnded = killOnAbort(child.pid, signal ? AbortSignal.any([signal, stopped.signal]) : stopped.signal);
   const stderr = tail(1 << 16, onStderr, (error) => stopped.abort(error));
   child.stderr?.on("data", (chunk) => stderr.push(chunk));
   child.stdin?.on("error", () => {}); // told by whoever writes, and by `done`
   const ended = new Promise<number>((resolve, reject) => {
     child.once("error", (error) => reject(cannotStart(program, error)));
     child.once("close", (code, endedBy) => resolve(code ?? 128 + (endedBy ? constants.signals[endedBy] : 0)));
-  }).finally(disarm);
+  }).finally(allEnded);
   const done = ended.then((code) => {
     signal?.throwIfAborted();
     if (code !== 0) throw failed(argv, { code, stdout: "", stderr: stderr.text() });
@@ -267,9 +269,14 @@ const drained = (stream: Writable) =>
     for (const event of ["drain", "close", "error"]) stream.once(event, done);
   });
 
-/** Send SIGTERM to the process group, each second, when the signal aborts; SIGKILL if that does not help. Returns the undo. */
-function killOnAbort(pid: number | undefined, signal: AbortSignal): () => void {
-  if (pid === undefined) return () => {};
+/**
+ * Send SIGTERM to the process group, each second, when the signal aborts; SIGKILL if that does not help.
+ *
+ * @returns to be called when the program has ended: waits, after an abort, until all of its group have (apptainer ends before what
+ *   it has started)
+ */
+function killOnAbort(pid: number | undefined, signal: AbortSignal): () => Promise<void> {
+  if (pid === undefined) return async () => {};
   let timer: ReturnType<typeof setInterval> | undefined;
   let seconds = 0;
   const kill = (name: NodeJS.Signals) => {
@@ -284,10 +291,35 @@ function killOnAbort(pid: number | undefined, signal: AbortSignal): () => void {
     timer = setInterval(() => kill(++seconds < graceS ? "SIGTERM" : "SIGKILL"), 1000);
   };
   signal.addEventListener("abort", stop, { once: true });
-  return () => {
+  return async () => {
     signal.removeEventListener("abort", stop);
+    while (signal.aborted && seconds <= graceS && isGroupAlive(pid)) await sleep(20);
     clearInterval(timer);
   };
+}
+
+/** Is there a process of a group that is more than a zombie, which nobody may ever wait for? */
+function isGroupAlive(group: number): boolean {
+  const isOfIt = (pid: string) => {
+    const [state, , ofGroup] = statOf(pid).split(" ");
+    return ofGroup === `${group}` && state !== "Z" && state !== "X";
+  };
+  try {
+    process.kill(-group, 0);
+    return readdirSync("/proc").some((pid) => /^\d+$/.test(pid) && isOfIt(pid));
+  } catch {
+    return false; // there is none, or nobody can tell
+  }
+}
+
+/** What proc_pid_stat(5) says after the name of the program, which may hold anything: state, parent, group; empty if it is gone. */
+function statOf(pid: string): string {
+  try {
+    const text = readFileSync(`/proc/${pid}/stat`, "latin1");
+    return text.slice(text.lastIndexOf(")") + 2);
+  } catch {
+    return "";
+  }
 }
 
 function cannotStart(program: string, cause: unknown): EfError {

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { EfError } from "../../lib/base/errors.ts";
 import { lastLines, run } from "../../lib/base/exec.ts";
@@ -81,6 +81,22 @@ test("run: a callback that throws ends the program, and comes out as it is", asy
   expect(error.message).toBe("terminal gone");
   await until("the end of its child, which got the signal at the same time", () => !running(name));
 });
+
+test.each([{ guarded: false }, { guarded: true }])(
+  "run: an abort is over when all that the program had started is, though the program ends before it, $guarded",
+  async ({ guarded }) => {
+    using at = new Home();
+    const file = join(at.dir, "ended");
+    const slow = `trap "" TERM; echo ready; exec >&- 2>&-; sleep 0.7; echo >"$0"`;
+    const stop = new AbortController();
+    const onStdout = () => stop.abort(new Error("enough"));
+    const script = 'trap "exit 1" TERM; sh -c "$1" "$0" & while :; do sleep 0.01; done';
+    const error = await run(["sh", "-c", script, file, slow], { signal: stop.signal, guarded, onStdout }).catch(
+      (reason) => reason,
+    );
+    expect([error.message, existsSync(file)]).toEqual(["enough", true]);
+  },
+);
 
 test("run: an abort before the start starts nothing", async () => {
   const error = await run(["true"], { signal: AbortSignal.abort(new Error("no")) }).catch((reason) => reason);
