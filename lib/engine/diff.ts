@@ -141,6 +141,10 @@ export function isAsWas(target: Tree, here: number, { tree, scratch }: Base, was
   return tree.size[was] === target.size[here] && sameTime(scratch[was] as bigint, target.mtime[here] as bigint);
 }
 
+/** Is it the time that was noted, maybe by a runtime that knows whole milliseconds (Deno)? */
+const isAsNoted = (time: bigint, noted: bigint): boolean =>
+  time === noted || (noted % 1_000_000n === 0n && time - noted > 0n && time - noted < 1_000_000n);
+
 class Walker {
   readonly #emptied: boolean;
 
@@ -264,7 +268,7 @@ class Walker {
     return (
       tree.kind(was) === source.kind(row) &&
       tree.size[was] === source.size[row] &&
-      tree.mtime[was] === source.mtime[row]
+      isAsNoted(source.mtime[row] as bigint, tree.mtime[was] as bigint)
     );
   }
 

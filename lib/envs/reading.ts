@@ -5,6 +5,7 @@
 import { readdirSync, readlinkSync } from "node:fs";
 import { type ByteString, display, osPath } from "../base/bytes.ts";
 import { EfError, errnoOf, isStorageFault, reasonOf } from "../base/errors.ts";
+import { linkEncoding, linkText as textOf } from "../base/runtimes.ts";
 
 /**
  * @param isKnown it was there a moment ago, and ours: any error is then the storage's
@@ -34,7 +35,7 @@ export function namesIn(dir: ByteString): ByteString[] {
 /** What a symbolic link says; undefined of anything else. @throws {EfError} IO */
 export function linkText(path: ByteString): ByteString | undefined {
   try {
-    return readlinkSync(osPath(path), { encoding: "latin1" });
+    return textOf(readlinkSync(osPath(path), linkEncoding));
   } catch (error) {
     unlessStorageFails(path, error);
     return undefined;
