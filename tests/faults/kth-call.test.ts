@@ -18,7 +18,7 @@ import { arranged, copy, halves, leftovers, type Scenario, scenarios, seenIn, wi
 import { isLong, seed } from "./seed.ts";
 
 /** Of each scenario in `npm test`. */
-const someRuns = 16;
+const someRuns = 10;
 
 setDefaultTimeout(isLong ? 3_600_000 : 120_000);
 

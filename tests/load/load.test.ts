@@ -34,7 +34,7 @@ const { bavail, bsize, ffree } = statfsSync(tmpdir());
 const hasRoom = !isLong || (bavail * bsize > 20e9 && ffree > 2_500_000);
 const sizes = isLong
   ? { files: 1_000_000, inDir: 1000, directories: 100_000, sparse: 50e9, pieces: 200, vars: 200 }
-  : { files: 20_000, inDir: 1000, directories: 2000, sparse: 1e9, pieces: 8, vars: 20 };
+  : { files: 10_000, inDir: 1000, directories: 2000, sparse: 1e9, pieces: 8, vars: 20 };
 const MB = 1e6;
 /** A line of the report. */
 const note = (line: string) => isLong && console.log(`load: ${line}`);
