@@ -12,9 +12,10 @@ import { buildHere } from "./build.ts";
 import { readJunit, type SkippedTest, type TestRun } from "./junit.ts";
 
 const root = join(import.meta.dir, "..");
-/** Tests of the program: on the sources too, but for those that take minutes or are about system calls. */
+/** Tests of the program: on the sources too, but for those that take long or are about system calls. */
 const ofProgram = "tests/{cli,faults,load}/**/*.test.ts";
-const binaryOnly = /\/cli\/apptainer-(?:bases|build|faults)\.test\.ts$|\/(?:faults|load)\//;
+const binaryOnly =
+  /\/cli\/(?:apptainer-(?:bases|build)|concurrency|interrupt|offline-pip|submit|\w+-faults)\.test\.ts$|\/(?:faults|load)\//;
 /** Those among them that are about modules alone. */
 const sourcesOnly = /\/faults\/(?:fuzz|planner(?:-files)?)\.test\.ts$/;
 const runs: { title: string; result: TestRun }[] = [];
