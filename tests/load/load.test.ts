@@ -70,6 +70,15 @@ interface Measured {
   silence: number;
 }
 
+/** The most memory that a process had so far, in bytes; 0 if it has ended. */
+function peakOf(pid: number): number {
+  try {
+    return Number(/^VmHWM:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
+}
+
 /** Run ef; its figures go to the report. */
 async function measure(
   at: Home,
@@ -84,6 +93,12 @@ async function measure(
     stdio: ["ignore", "pipe", "pipe"],
   });
   onStart?.(child);
+  // Not what wait4(2) says: that begins with the memory of this process, which started it.
+  let memory = 0;
+  const look = () => {
+    memory = Math.max(memory, peakOf(child.pid));
+  };
+  const watch = setInterval(look, 5);
   let stderr = "";
   let heard = began;
   let silence = 0;
@@ -97,7 +112,7 @@ async function measure(
   };
   const [stdout] = await Promise.all([new Response(child.stdout).text(), listen(), child.exited]);
   const seconds = (performance.now() - began) / 1000;
-  const memory = child.resourceUsage()?.maxRSS ?? Number.NaN;
+  clearInterval(watch);
   const code = child.exitCode ?? 128 + ({ SIGINT: 2, SIGTERM: 15 }[child.signalCode as string] ?? 0);
   note(
     `${what}: ${seconds.toFixed(1)} s, ${Math.round(memory / MB)} MB, silent for ${(silence / 1000).toFixed(1)} s at most`,
