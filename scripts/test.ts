@@ -15,7 +15,7 @@ const root = join(import.meta.dir, "..");
 /** Tests of the program: on the sources too, but for those that take long or are about system calls. */
 const ofProgram = "tests/{cli,faults,load}/**/*.test.ts";
 const binaryOnly =
-  /\/cli\/(?:apptainer-(?:bases|build)|concurrency|interrupt|offline-pip|submit|\w+-faults)\.test\.ts$|\/(?:faults|load)\//;
+  /\/cli\/(?:apptainer-(?:bases|build)|concurrency|exec-slurm|interrupt|node-local|offline-pip|submit|venv|\w+-faults)\.test\.ts$|\/(?:faults|load)\//;
 /** Those among them that are about modules alone. */
 const sourcesOnly = /\/faults\/(?:fuzz|planner(?:-files)?)\.test\.ts$/;
 const runs: { title: string; result: TestRun }[] = [];
