@@ -8,7 +8,7 @@ import { span } from "./base/trace.ts";
 import type { Config } from "./config/schema.ts";
 import { describeHolder } from "./engine/lock.ts";
 import { pack } from "./engine/pack.ts";
-import { removeAllLeftovers } from "./engine/temp.ts";
+import { removeAllLeftovers, removeParts } from "./engine/temp.ts";
 import { describe, factsOf } from "./envs/describe.ts";
 import { editablesOutside } from "./envs/editables.ts";
 import type { OnVenvEvent } from "./envs/events.ts";
@@ -17,7 +17,16 @@ import { belongs } from "./envs/links.ts";
 import { listLive, readState, stateName, writeState } from "./envs/live.ts";
 import { checkName, isName } from "./envs/names.ts";
 import { packedWarnings } from "./envs/packed.ts";
-import { assertReplaceable, type Description, isSaved, lockSaved, publish, storeOf, tempOf } from "./envs/store.ts";
+import {
+  assertReplaceable,
+  type Description,
+  descriptionOf,
+  isSaved,
+  lockSaved,
+  publish,
+  storeOf,
+  tempOf,
+} from "./envs/store.ts";
 import { tempDirIn } from "./envs/temp-dir.ts";
 
 export interface VenvSaveOptions {
@@ -87,6 +96,7 @@ export async function venvSave(
   assertFree();
   const facts = await span("facts", () => factsOf(dir, called));
   removeAllLeftovers(store);
+  removeParts([descriptionOf(store, called)]);
   using temp = tempDirIn(store, tempOf(store, called));
   const file = join(temp.path, "archive");
   for (const { why } of editablesOutside(bytesOf(dir), bytesOf(dir), [])) warn(`${why}: the archive does not hold it`);

@@ -168,7 +168,8 @@ function readDescription(store: string, name: string): v.InferOutput<typeof File
 /** Should it have a description, as those of kpy should not? */
 export const isUnchecked = ({ archive, description }: Saved): boolean => !description && archive.endsWith(ownSuffix);
 
-const descriptionOf = (store: string, name: string) => join(store, `${name}.json`);
+/** The file that says what an archive holds. */
+export const descriptionOf = (store: string, name: string): string => join(store, `${name}.json`);
 
 const present = (path: string) => quietly(() => lstatSync(path)) !== undefined;
 

@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { haveUv, makeEnv, withUv } from "../envs.ts";
 import { Home, have, haveOtherUser, run, until } from "../helpers.ts";
@@ -128,6 +129,15 @@ with tarfile.open(out, "w") as tar:
       expect((await at.ef(["venv", "load", "one", "--as", "last"])).code).toBe(0);
     });
   }
+
+  test("what a killed save was writing goes with the next one", async () => {
+    using at = elsewhere({ own: true });
+    const dead = Bun.spawnSync(["sh", "-c", "echo $$"]).stdout.toString().trim();
+    const half = join(at.dir, `store/.one.json.ef-${hostname().slice(0, 30)}-${dead}-0123456789abcdef.tmp`);
+    writeFileSync(half, "half");
+    expect((await at.ef(["venv", "save", "-f", "one", "--venv", env])).code).toBe(0);
+    expect(existsSync(half)).toBe(false);
+  });
 
   test("SIGKILL at any moment: what is saved loads, and the next run cleans up", async () => {
     using at = elsewhere({ own: true });
