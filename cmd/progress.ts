@@ -217,7 +217,7 @@ function resultLine({ name, target, status, plan, error, seconds }: SyncStep): s
       return `${name}: ${paint("green", "complete")} (${what}, ${took})`;
     }
     case "source-missing":
-      return `${name}: empty, at ${target}`;
+      return `${name}: left as it is, at ${target}`;
     case "dry-run":
       return `${name}: would be synced to ${target}`;
     case "failed":

@@ -709,3 +709,13 @@ test("times of arrival: a new name of a file that is there is not taken for a jo
   }
   expect(statSync(join(at.cache("HF_HOME"), "b")).ino).toBe(statSync(join(at.cache("HF_HOME"), "model.bin")).ino);
 });
+
+test("a source that is gone: its copy is not called empty", async () => {
+  using at = new Home({ "hf/a": "1" });
+  at.configure({ HF_HOME: "hf" });
+  await at.ef(["sync"]);
+  rmSync(join(at.home, "hf"), { recursive: true });
+  const { stderr, code } = await at.ef(["sync"]);
+  expect([code, at.read(join(at.cache("HF_HOME"), "a"))]).toEqual([0, "1"]);
+  expect(stderr).toContain(`HF_HOME: left as it is, at ${at.cache("HF_HOME")}\n`);
+});
