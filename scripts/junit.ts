@@ -1,6 +1,7 @@
 /** What a run of `bun test` came to, read from the JUnit file it writes. */
-export type TestRun = { passed: number; failed: number; skipped: SkippedTest[] };
-export type SkippedTest = { file: string; line: number; name: string; why: string };
+export type TestRun = { passed: number; failed: NamedTest[]; skipped: NamedTest[] };
+/** A test by the names of its groups and its own, and why it failed or was skipped. */
+export type NamedTest = { file: string; line: number; name: string; why: string };
 
 /**
  * Read a JUnit file as `bun test` writes it.
@@ -9,22 +10,32 @@ export type SkippedTest = { file: string; line: number; name: string; why: strin
  * name: `test.skipIf(!have("zsh"))("… [needs zsh]", …)`.
  */
 export function readJunit(xml: string): TestRun {
-  const run: TestRun = { passed: 0, failed: 0, skipped: [] };
+  const run: TestRun = { passed: 0, failed: [], skipped: [] };
   for (const [, attributes = "", rest = ""] of xml.matchAll(/<testcase ([^>]*?)(?:\/>|>([\s\S]*?)<\/testcase>)/g)) {
-    if (/<failure\b|<error\b/.test(rest)) run.failed++;
+    if (/<failure\b|<error\b/.test(rest)) run.failed.push(failedTest(attributes, rest));
     else if (/<skipped\b/.test(rest)) run.skipped.push(skippedTest(attributes, rest));
     else run.passed++;
   }
   return run;
 }
 
-function skippedTest(attributes: string, rest: string): SkippedTest {
+function failedTest(attributes: string, rest: string): NamedTest {
+  const [, failure = "", text = ""] = /<(?:failure|error)\b([^>]*?)(?:\/>|>([^<]*))/.exec(rest) ?? [];
+  const why = decodeEntities(text).trim() || (readAttributes(failure).message ?? "no reason given");
+  return { ...whereAndName(attributes), why };
+}
+
+function skippedTest(attributes: string, rest: string): NamedTest {
+  const { file, line, name } = whereAndName(attributes);
+  const needs = /\s*\[(needs [^\]]+)\]/.exec(name);
+  const why = needs?.[1] ?? (rest.includes('message="TODO"') ? "marked todo" : "marked skip, no reason given");
+  return { file, line, name: needs === null ? name : name.replace(needs[0], ""), why };
+}
+
+function whereAndName(attributes: string): Omit<NamedTest, "why"> {
   const { name = "", classname = "", file = "", line = "0" } = readAttributes(attributes);
   const groups = classname === "" ? [] : classname.split(" > ").reverse(); // Bun writes the innermost first
-  const fullName = [...groups, name].join(" > ");
-  const needs = /\s*\[(needs [^\]]+)\]/.exec(fullName);
-  const why = needs?.[1] ?? (rest.includes('message="TODO"') ? "marked todo" : "marked skip, no reason given");
-  return { file, line: Number(line), name: needs === null ? fullName : fullName.replace(needs[0], ""), why };
+  return { file, line: Number(line), name: [...groups, name].join(" > ") };
 }
 
 function readAttributes(text: string): Record<string, string> {

@@ -3,13 +3,13 @@
  * that build images take minutes, and run once, on the binary.
  *
  * Arguments go to `bun test`: `npm test -- sync` runs the files with "sync" in their path. The last line is
- * `N passed, N failed, N skipped`, the sum of both runs; what was skipped is listed before it with its reason.
+ * `N passed, N failed, N skipped`, the sum of both runs; what was skipped or failed is listed before it, with the reason.
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import { availableParallelism, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { buildHere } from "./build.ts";
-import { readJunit, type SkippedTest, type TestRun } from "./junit.ts";
+import { type NamedTest, readJunit, type TestRun } from "./junit.ts";
 
 const root = join(import.meta.dir, "..");
 /** Tests of the program: on the sources too, but for those that take long or are about system calls. */
@@ -36,9 +36,11 @@ async function main(args: string[]) {
 
   const sum = (count: (run: TestRun) => number) => runs.reduce((total, { result }) => total + count(result), 0);
   const passed = sum((run) => run.passed);
-  const failed = sum((run) => run.failed);
+  const failed = sum((run) => run.failed.length);
   const skipped = sum((run) => run.skipped.length);
   if (skipped > 0) console.log(`\nSkipped:\n${listSkipped().join("\n")}`);
+  // Once more what failed: the lines above it are thousands, and a log may hold the last ones only.
+  if (failed > 0) console.log(`\nFailed:\n${listFailed().join("\n")}`);
   if (passed + failed === 0) console.log("\nNo test was run.");
   console.log(`\n${passed} passed, ${failed} failed, ${skipped} skipped`);
   process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
@@ -58,7 +60,8 @@ async function build(): Promise<string | undefined> {
     return await buildHere();
   } catch (error) {
     console.error(error);
-    runs.push({ title: "build", result: { passed: 0, failed: 1, skipped: [] } });
+    const failed = { file: "scripts/build.ts", line: 1, name: "build", why: String(error) };
+    runs.push({ title: "build", result: { passed: 0, failed: [failed], skipped: [] } });
     return undefined;
   }
 }
@@ -92,7 +95,10 @@ async function runTests(title: string, args: string[], env: Record<string, strin
   const file = Bun.file(junit);
   const result = readJunit((await file.exists()) ? await file.text() : "");
   // A file that cannot be loaded, or a crash, is not in the JUnit file, but bun test ends with an error.
-  if (code !== 0 && result.failed === 0) result.failed = 1;
+  if (code !== 0 && result.failed.length === 0) {
+    const why = `bun test ended with exit code ${code}, and no test failed: look for "Unhandled error" above`;
+    result.failed.push({ file: "tests", line: 0, name: title, why });
+  }
   // With a name pattern, all that it does not match is "skipped"; that is not news.
   if (args.some((arg) => /^(-t|--test-name-pattern)\b/.test(arg))) result.skipped = [];
   runs.push({ title, result });
@@ -120,7 +126,17 @@ function listSkipped(): string[] {
   return [...titles].map(([line, where]) => `  ${line} (${[...new Set(where)].join(", ")})`);
 }
 
-function describe({ file, line, name, why }: SkippedTest): string {
+function listFailed(): string[] {
+  const described = (title: string, test: NamedTest) => `  ${describe({ ...test, why: shorten(test.why) })} (${title})`;
+  return runs.flatMap(({ title, result }) => result.failed.map((test) => described(title, test)));
+}
+
+/** What failed can be a difference of long texts. */
+function shorten(text: string): string {
+  return text.length > 2000 ? `${text.slice(0, 2000)} …` : text;
+}
+
+function describe({ file, line, name, why }: NamedTest): string {
   return `${file}:${line} ${name}: ${why}`;
 }
 
