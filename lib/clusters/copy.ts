@@ -33,6 +33,8 @@ echo "$(wc -c <"$1") $(hash <"$1")"`;
 /**
  * `$1`: the file; `$2`: temporary name; `$3`: name of what an interruption leaves, or nothing; `$4`: mode; `$5`: size; `$6`: sum; `$7`: how
  * much of it is there already.
+ *
+ * SIGPIPE is ignored: a shell says on stderr that SIGTERM ended its `cat`, and where ssh is gone that would end it before it keeps anything.
  */
 const receiveScript = `${common}to=$1 temp=$2 part=$3 mode=$4 size=$5 sum=$6 from=$7
 drop() { rm -f -- "$temp"; }
@@ -41,7 +43,7 @@ dir=\${to%/*}
 [ -d "$dir" ] || { echo "there is no directory $dir" >&2; exit 1; }
 [ -d "$to" ] && { echo "it is a directory" >&2; exit 1; }
 [ -e "$to" ] && [ ! -f "$to" ] && { echo "it is no regular file" >&2; exit 1; }
-trap keep TERM HUP INT
+trap '' PIPE; trap keep TERM HUP INT
 if [ "$from" = 0 ]; then cat </dev/null >"$temp" || exit 1; else mv -f -- "$part" "$temp" || exit 1; fi
 cat >>"$temp" || { drop; exit 1; }
 [ "$(($(wc -c <"$temp")))" = "$size" ] || { echo "$(wc -c <"$temp") of $size bytes arrived" >&2; drop; exit 5; }
