@@ -120,10 +120,13 @@ test("a script hears what nobody catches, if it listens", async () => {
   using at = new Home();
   at.write(
     "own.ts",
-    `process.on("uncaughtException", (error, origin) => console.log(error.message, origin));
-     setTimeout(() => { throw new Error("thrown"); }, 1);
-     setTimeout(() => { void Promise.reject(new Error("rejected")); }, 2);
-     setTimeout(() => console.log("end"), 20);`,
+    `const next = [() => { throw new Error("thrown"); },
+                   () => { void Promise.reject(new Error("rejected")); },
+                   () => { clearInterval(alive); console.log("end"); }];
+     const alive = setInterval(() => {}, 1000);
+     const go = () => setTimeout(next.shift(), 1);
+     process.on("uncaughtException", (error, origin) => { console.log(error.message, origin); go(); });
+     go();`,
   );
   const { stdout, stderr, code } = await at.ef(["run", "own.ts"]);
   expect(stdout).toBe("thrown uncaughtException\nrejected unhandledRejection\nend\n");
