@@ -8,7 +8,7 @@ import { each, type Failure, type Job, State } from "./carrying.ts";
 import { type Copying, isAsSeen, readAll } from "./copy-file.ts";
 import type { Gauge } from "./gauge.ts";
 import { conflict, decide, type PathRows, Push, setIds } from "./push-decide.ts";
-import { type PushPlan, rowsOf, settle } from "./push-plan.ts";
+import { mergeMode, type PushPlan, rowsOf, settle } from "./push-plan.ts";
 import type { Storage } from "./storage.ts";
 import { Flag, Tree } from "./tree.ts";
 
@@ -124,8 +124,9 @@ function* oneMore(plan: PushPlan, job: Job, row: number, moving: Moving, failure
     what = isEqual ? Push.nothing : conflict(sides, plan.rules, at);
   }
   if (sides.scratch.kind(1) === "file") sides.scratch.mode[1] = (sides.scratch.mode[1] as number) & ~setIds;
-  sides.scratch.copyRow(1, scratch, row, "again");
   plan.ownModes.delete(row);
+  if (what === Push.replace) mergeMode(plan, row, sides, at);
+  sides.scratch.copyRow(1, scratch, row, "again");
   const here = (there[row] as number) - 1;
   if (here >= 0) sides.source.copyRow(1, source, here, "again");
   todo[row] = what;

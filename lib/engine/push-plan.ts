@@ -219,19 +219,35 @@ export function finish(plan: PushPlan): void {
   hardLinks(plan);
 }
 
-/** A file that is brought back gets scratch's permissions, unless it was at the source that they were changed. */
-function mergeModes({ scratch, source, past, todo, there, known, ownModes }: PushPlan): void {
+function mergeModes(plan: PushPlan): void {
+  const { scratch, todo } = plan;
   for (let row = 1; row < scratch.length; row++) {
     if (scratch.kind(row) !== "file") continue;
     // Set-id bits that somebody gave to a file on scratch would become ours.
     scratch.mode[row] = (scratch.mode[row] as number) & ~setIds;
-    const [here, was] = [(there[row] as number) - 1, (known[row] as number) - 1];
-    if (todo[row] !== Push.replace || !past.base || was < 0 || source.kind(here) !== "file") continue;
-    const before = past.base.tree.permissions(was) & ~setIds;
-    if (scratch.permissions(row) !== before) continue;
-    ownModes.set(row, before);
-    scratch.mode[row] = ((scratch.mode[row] as number) & ~0o7777) | source.permissions(here);
+    if (todo[row] === Push.replace) mergeMode(plan, row, plan, rowsOf(plan, row));
   }
+}
+
+/**
+ * A file that replaces one at the source gets scratch's permissions, unless it was at the source that they were changed, or scratch
+ * has its own idea of permissions.
+ *
+ * @param row of the plan
+ * @param sides the trees that the rows of `at` are in
+ */
+export function mergeMode(
+  { past, rules, ownModes }: PushPlan,
+  row: number,
+  { scratch, source }: Pick<PushSides, "scratch" | "source">,
+  at: PathRows,
+): void {
+  if (source.kind(at.source) !== "file") return;
+  const own = scratch.permissions(at.scratch);
+  const isAsPut = at.base >= 0 && own === ((past.base as Base).tree.permissions(at.base) & ~setIds);
+  if (rules.modes && !isAsPut) return;
+  ownModes.set(row, own);
+  scratch.mode[at.scratch] = ((scratch.mode[at.scratch] as number) & ~0o7777) | source.permissions(at.source);
 }
 
 /** Names of one inode on scratch become names of one inode at the source, as far as they are brought back. */

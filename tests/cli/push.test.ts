@@ -166,6 +166,19 @@ test("permissions that changed at the source only stay, however often it is push
   expect(statSync(there(at, "model.bin")).mode & 0o777).toBe(0o600);
 });
 
+test.skipIf(!have("rsync"))("where scratch has its own permissions, a file keeps those of the source", async () => {
+  using at = await hub({ rsync_extra_args: ["--chmod=F755"] });
+  edit(at, "token", "secret");
+  chmodSync(here(at, "token"), 0o600);
+  await at.ef(["sync"]);
+  expect(statSync(there(at, "token")).mode & 0o777).toBe(0o755);
+  job(at, "token", "another secret");
+  expect((await push(at)).code).toBe(0);
+  expect(readFileSync(here(at, "token"), "utf8")).toBe("another secret");
+  expect(statSync(here(at, "token")).mode & 0o777).toBe(0o600);
+  expect((await push(at)).stderr).not.toContain("to push");
+});
+
 test("a directory that is new on both sides keeps its permissions at the source, and scratch gets them", async () => {
   using at = await hub();
   mkdirSync(here(at, "new"), { mode: 0o700 });

@@ -286,6 +286,14 @@ test("permissions are not pushed where scratch does not keep them", () => {
     rules: { modes: false },
   });
   expect(wordAt(plan, "a")).toBe("nothing");
+  const edited = planOf({
+    base: { a: file("1", 1, { mode: 0o600 }) },
+    source: { a: file("1", 1, { mode: 0o600 }) },
+    scratch: { a: file("22", 2, { mode: 0o777 }) },
+    rules: { modes: false },
+  });
+  expect(wordAt(edited, "a")).toBe("replace");
+  expect(edited.scratch.permissions(edited.scratch.find("a") ?? 0)).toBe(0o600);
 });
 
 const deleted = (given: Omit<Case, "rules">) => {

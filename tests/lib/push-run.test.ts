@@ -1,6 +1,7 @@
 /** A push on real files while they change under its hands, and while calls fail. */
 import { expect, test } from "bun:test";
 import {
+  chmodSync,
   existsSync,
   lstatSync,
   mkdirSync,
@@ -141,6 +142,20 @@ test("one that came meanwhile, too; with the same contents it is none", async ()
   using __ = same.pair;
   expect(same.summary.conflicts).toEqual([]);
   expect(readdirSync(same.pair.source).sort()).toEqual(["a", "other"]);
+});
+
+test("one that a job goes on writing to has the permissions that it was given at the source", async () => {
+  const pair = new Pair();
+  using _ = pair;
+  pair.both("a", "old");
+  await pair.sync();
+  chmodSync(join(pair.source, "a"), 0o600);
+  pair.write("scratch", "a", "scratch");
+  const plan = await pair.plan();
+  pair.write("scratch", "a", "scratch, and more");
+  await pair.run(plan);
+  expect(pair.read("a")).toBe("scratch, and more");
+  expect(lstatSync(join(pair.source, "a")).mode & 0o777).toBe(0o600);
 });
 
 test("one that was deleted at the source meanwhile is not made again", async () => {
