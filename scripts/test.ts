@@ -1,6 +1,6 @@
 /**
- * `npm test`: the whole suite on the sources, then the tests of the program (tests/cli) again on the compiled binary; those
- * that build images take minutes, and run once, on the binary.
+ * `npm test`: the suite on the sources, then the tests of the program on the compiled binary. Those of what Bun does otherwise there
+ * (modules, stdin, the path of the program) and of the commands that every job runs are run on both, all others once.
  *
  * Arguments go to `bun test`: `npm test -- sync` runs the files with "sync" in their path. The last line is
  * `N passed, N failed, N skipped`, the sum of both runs; what was skipped or failed is listed before it, with the reason.
@@ -12,10 +12,11 @@ import { buildHere } from "./build.ts";
 import { type NamedTest, readJunit, type TestRun } from "./junit.ts";
 
 const root = join(import.meta.dir, "..");
-/** Tests of the program: on the sources too, but for those that take long or are about system calls. */
+/** Tests of the program. */
 const ofProgram = "tests/{cli,faults,load}/**/*.test.ts";
-const binaryOnly =
-  /\/cli\/(?:apptainer-(?:bases|build)|concurrency|exec-slurm|interrupt|node-local|offline-pip|submit|venv|\w+-faults)\.test\.ts$|\/(?:faults|load)\//;
+/** Those among them that are run on the sources too. */
+const onBoth =
+  /\/cli\/(?:binary|completions|config|exec|exec-push|init|manners|run|run-\w+|schema|shell-init|stage|stage-spread|sync|sync-unknown|wizard)\.test\.ts$/;
 /** Those among them that are about modules alone. */
 const sourcesOnly = /\/faults\/(?:fuzz|planner(?:-files)?)\.test\.ts$/;
 const runs: { title: string; result: TestRun }[] = [];
@@ -26,10 +27,10 @@ async function main(args: string[]) {
   const binary = await build();
   using _ = await slurm();
   const chosen = testsIn(ofProgram, args).filter((file) => !sourcesOnly.test(file));
-  const isOnSources = (file: string) => binary === undefined || !binaryOnly.test(file) || sourcesOnly.test(file);
-  const again = testsIn("tests/**/*.test.ts", args).filter(isOnSources);
+  const isOnSources = (file: string) => binary === undefined || !chosen.includes(file) || onBoth.test(file);
+  const onSources = testsIn("tests/**/*.test.ts", args).filter(isOnSources);
 
-  if (again.length > 0) await runTests("sources", [...args.filter(isOption), ...again], {});
+  if (onSources.length > 0) await runTests("sources", [...args.filter(isOption), ...onSources], {});
   if (binary !== undefined && chosen.length > 0) {
     await runTests("compiled binary", [...args.filter(isOption), ...chosen], { EF_BIN: binary });
   }
