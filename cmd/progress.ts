@@ -49,6 +49,7 @@ type Shown<C extends { name: string; plan: Plan }, R extends { name: string }> =
   | { type: "warning"; name?: string; message: string }
   | { type: "login-node" }
   | { type: "waiting"; name: string; who: string }
+  | { type: "comparing"; name: string; entries: number }
   | ({ type: "copying" } & C)
   | { type: "progress"; name: string; bytes: number; files: number }
   | { type: "result"; result: R };
@@ -82,6 +83,8 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
   const live = !beside && !tag?.isShared && stderrIsTerminal() && !process.env.CI && process.env.TERM !== "dumb";
   let advises = false;
   const bars = new Map<string, Bar>();
+  /** Lines of what is being looked at, before there is a bar. */
+  const looking = new Map<string, string>();
   let drawn = 0;
   let lastAt = performance.now();
 
@@ -92,9 +95,10 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
   const draw = () => {
     clear();
     const width = process.stderr.columns || 80;
+    for (const line of looking.values()) say(`${line.slice(0, width - 1)}\n`);
     const lines = bars.size > 1 ? [...bars.values(), sumOf([...bars.values()])] : [...bars.values()];
     for (const bar of lines) say(`${drawBar(bar, width - 1)}\n`);
-    drawn = lines.length;
+    drawn = looking.size + lines.length;
   };
   const print = (line: string) => {
     clear();
@@ -105,8 +109,9 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
     const now = performance.now();
     if (now - lastAt < (live ? frameMs : logEveryS * 1000)) return;
     lastAt = now;
-    if (live) draw();
-    else for (const bar of bars.values()) say(`${bar.name}: ${figures(bar)}\n`);
+    if (live) return draw();
+    for (const line of looking.values()) say(`${line}\n`);
+    for (const bar of bars.values()) say(`${bar.name}: ${figures(bar)}\n`);
   };
 
   return (event) => {
@@ -120,7 +125,11 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
         return onLogin();
       case "waiting":
         return print(`${shown(event.name)}: waiting for ${event.who}`);
+      case "comparing":
+        looking.set(event.name, `${shown(event.name)}: comparing, ${plural(event.entries, "entry", "entries")} so far`);
+        return tick();
       case "copying": {
+        looking.delete(event.name);
         const { plan } = event;
         const list = names !== "none" ? plan.names.map((name) => `\n    ${name}`).join("") : "";
         const more = names === "first" && plan.names.length === namesKept ? "\n    … (all names: --verbose)" : "";
@@ -145,6 +154,7 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
         return tick();
       }
       case "result":
+        looking.delete(event.result.name);
         bars.delete(event.result.name);
         return print(words.result(event.result));
     }

@@ -44,7 +44,7 @@ import { makeSource, scratchIsThere } from "./push-roots.ts";
 import { type Pushed, runPush } from "./push-run.ts";
 import { isPushWork, type PushSummary, summaryOf } from "./push-summary.ts";
 import * as words from "./push-words.ts";
-import type { Scan } from "./scan.ts";
+import { looked, type Scan } from "./scan.ts";
 import type { Reservation, Space } from "./space.ts";
 import { refuseStrangers } from "./strangers.ts";
 import { removeParts } from "./temp.ts";
@@ -53,7 +53,7 @@ import { Flag, Tree } from "./tree.ts";
 
 /** What happens while a variable is pushed. */
 export type PushStepEvent =
-  | Extract<BringEvent, { type: "warning" | "waiting" }>
+  | Extract<BringEvent, { type: "warning" | "waiting" | "comparing" }>
   | { type: "copying"; name: string; plan: PushSummary }
   | { type: "progress"; name: string; plan: PushSummary; bytes: number; files: number };
 
@@ -189,12 +189,16 @@ function tellPlan(step: Step, summary: PushSummary, context: PushContext): void 
   context.tell({ type: "copying", name: step.name, plan: summary });
 }
 
-async function look(step: Step, { options, signal }: PushContext): Promise<Looked> {
+async function look(step: Step, { options, signal, tell }: PushContext): Promise<Looked> {
   const sides = await sidesOf(options.workers);
   const exclude = excluder(excludesOf(step));
   const [from, to] = [realPath(step.target), realPath(step.source)];
+  const onLook = looked((entries) => tell({ type: "comparing", name: step.name, entries }));
   const scanned = (root: string, storage: typeof sides.source): Promise<Scan> =>
-    span(`scan ${root}`, () => settled(bytesOf(root), { storage, gauge: new Gauge(options.workers), signal, exclude }));
+    span(`scan ${root}`, () => {
+      const look = { storage, gauge: new Gauge(options.workers), signal, exclude, onLook };
+      return settled(bytesOf(root), look);
+    });
   const isNew = !sourceIsThere(step);
   const none: Scan = { tree: new Tree(), problems: [], temps: [] };
   const [scratch, source] = await both(

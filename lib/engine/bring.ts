@@ -36,6 +36,8 @@ import { transferFor } from "./transfer.ts";
 export type BringEvent =
   | { type: "warning"; name: string; message: string }
   | { type: "waiting"; name: string; holder: Holder | undefined /** The holder in words. */; who: string }
+  /** So many entries of both trees have been looked at. */
+  | { type: "comparing"; name: string; entries: number }
   | { type: "copying"; name: string; plan: TransferPlan; why: string }
   | { type: "progress"; name: string; plan: TransferPlan; bytes: number; files: number };
 
@@ -140,7 +142,8 @@ export async function copy(step: Step, stale: Stale, held: Held, context: BringC
   const { plan } = first;
   if (plan.problem) throw plan.problem;
   if (plan.blocked.length > 0) throw blockedError(step, plan);
-  if (plan.kept.length > 0) tell({ type: "warning", name: step.name, message: keptText(plan.kept) });
+  if (plan.kept.length > 0)
+    tell({ type: "warning", name: step.name, message: keptText(plan.kept, transfer.past.base !== undefined) });
   using reserved = await room(step, plan, context);
   tell({ type: "copying", name: step.name, plan, why: stale.why });
   const earlier = readMarker(step.marker);
@@ -228,8 +231,10 @@ function firstOf(names: readonly string[]): string {
   return more.length > 0 ? `${first} and ${plural(more.length, "other")}` : first;
 }
 
-const keptText = (names: readonly string[]) =>
-  `changed on scratch since the last sync, and kept as it is there: ${firstOf(names)}`;
+const keptText = (names: readonly string[], isKnown: boolean) => {
+  const why = isKnown ? "changed on scratch since the last sync" : "younger on scratch than at the source";
+  return `${why}, and kept as it is there: ${firstOf(names)}`;
+};
 
 const changingText = ({ names }: TransferPlan) =>
   `still changing while it was copied (the next sync compares again): ${firstOf(names)}`;
@@ -263,7 +268,8 @@ function sourceGone(step: Step): EfError {
 
 async function compare(step: Step, transfer: Transfer, context: BringContext): Promise<Comparison> {
   const { engine, signal, allNames, tell } = context;
-  const comparison = await span(`compare ${step.name}`, () => engine.compare(transfer, { signal, allNames }));
+  const onLook = (entries: number) => tell({ type: "comparing", name: step.name, entries });
+  const comparison = await span(`compare ${step.name}`, () => engine.compare(transfer, { signal, allNames, onLook }));
   if (comparison.plan.skipped.length > 0) {
     const message = `not a file, directory or link, left out: ${firstOf(comparison.plan.skipped)}`;
     tell({ type: "warning", name: step.name, message });

@@ -7,14 +7,15 @@ import { present } from "../base/paths.ts";
 import { span } from "../base/trace.ts";
 import { plural } from "../base/units.ts";
 import { canRecall, recall } from "./base.ts";
-import { arrivalRows, diff } from "./diff.ts";
+import { arrivalRows, diff, type Rules } from "./diff.ts";
 import type { CompareOptions, Comparison, Sides, Transfer } from "./engine.ts";
 import { excluder } from "./exclude.ts";
 import { Gauge } from "./gauge.ts";
-import { largeRows, type Scan, type ScanOptions, scan } from "./scan.ts";
+import { largeRows, looked, type Scan, type ScanOptions, scan } from "./scan.ts";
 import { tally } from "./tally.ts";
 import { inThread, threadCount, warm } from "./threads.ts";
 import { Flag, Tree } from "./tree.ts";
+import { contentsOf } from "./unsure.ts";
 
 /** Until a change no longer leaves the time that was seen, in milliseconds: two ticks of the kernel. */
 const settleMs = 40;
@@ -22,12 +23,13 @@ const settleMs = 40;
 export async function compareTrees(
   transfer: Transfer,
   sides: Sides,
-  { signal, allNames, source: seen, trust }: CompareOptions,
+  { signal, allNames, source: seen, trust, onLook }: CompareOptions,
 ): Promise<Comparison> {
   const { past, changed } = transfer;
   const exclude = excluder(transfer.exclude);
   const known = changed && past.base && canRecall(past.base, changed) ? past.base : undefined;
   const threads = threadCount(sides.workers);
+  const heard = onLook && looked(onLook);
   const isLarge = !known && (past.base?.tree.length ?? 0) > largeRows;
   const look = async (side: "source" | "target"): Promise<Scan> => {
     const at = side === "source" ? "source" : "scratch";
@@ -41,6 +43,7 @@ export async function compareTrees(
       trust: side === "target" ? trust : undefined,
       recall: known && changed ? recall(known, at, changed) : undefined,
       onLarge: () => warm(sides.workers),
+      onLook: heard,
     };
     // A dry run makes no directory: what is not there is compared as empty.
     if (side === "target" && !present(transfer.target)) return { tree: new Tree(), problems: [], temps: [] };
@@ -49,13 +52,20 @@ export async function compareTrees(
   const [source, target] = await both(seen ?? look("source"), look("target"));
   if (known && hasNewHardLinks(source.tree)) {
     const { changed: _, ...whole } = transfer;
-    return compareTrees(whole, sides, { signal, allNames: allNames ?? false });
+    return compareTrees(whole, sides, { signal, allNames: allNames ?? false, onLook });
   }
-  const found = diff(source.tree, target.tree, past, {
+  const rules: Rules = {
     mirror: transfer.mirror,
     arrival: transfer.arrivalNs === undefined ? undefined : arrivalRows(source.tree),
     workSinceNs: BigInt(Math.floor(transfer.workSince * 1e6)) * 1000n,
-  });
+  };
+  let found = diff(source.tree, target.tree, past, rules);
+  if (found.unsure.length > 0) {
+    const contents = await span("compare contents", () =>
+      contentsOf(found, transfer, { source, target, sides, signal }),
+    );
+    found = diff(source.tree, target.tree, past, { ...rules, contents });
+  }
   const plan = tally(found, allNames);
   const problem = problemOf(transfer, source, target);
   return { plan: problem ? { ...plan, problem } : plan, diff: found, source, target, sides, isWhole: !known };

@@ -24,7 +24,7 @@ export interface ContentsOptions {
   onProblem: (path: ByteString, side: "source" | "scratch", error: unknown) => void;
 }
 
-/** Files to be compared. */
+/** Files to be compared: as much as both have. */
 export interface Pairs {
   source: Tree;
   target: Tree;
@@ -49,7 +49,7 @@ const smallBytes = 1 << 16;
 export function contentsToRead(pairs: Pairs): { files: number; bytes: number } {
   const all = { files: 0, bytes: 0 };
   for (const { row, to } of pieces(pairs)) {
-    const size = pairs.source.size[row] as number;
+    const size = commonSize(pairs, row);
     if (to !== size) continue;
     all.files++;
     all.bytes += size;
@@ -57,13 +57,18 @@ export function contentsToRead(pairs: Pairs): { files: number; bytes: number } {
   return all;
 }
 
+/** What of a file both sides have, in bytes: all of it, where a caller has not paired files of other sizes. */
+const commonSize = ({ source, target, alike }: Pairs, row: number): number =>
+  Math.min(source.size[row] as number, target.size[(alike[row] as number) - 1] as number);
+
 /** Files with several names once. */
-function* pieces({ source, target, alike }: Pairs): Generator<Piece, void> {
+function* pieces(pairs: Pairs): Generator<Piece, void> {
+  const { source, target, alike } = pairs;
   const seen = new Set<string>();
   for (let row = 1; row < source.length; row++) {
     const there = (alike[row] as number) - 1;
-    const size = source.size[row] as number;
-    if (there < 0 || size === 0) continue;
+    const size = there < 0 ? 0 : commonSize(pairs, row);
+    if (size === 0) continue;
     if (source.inode[row] !== 0 && target.inode[there] !== 0) {
       const inodes = `${source.inode[row]} ${target.inode[there]}`;
       if (seen.has(inodes)) continue;
@@ -142,7 +147,7 @@ export async function compareContents(
       settled.add(row);
     } finally {
       for (const [storage, fd] of open) yield* get(storage.close(fd));
-      onProgress(left, piece.to === pairs.source.size[row] ? 1 : 0);
+      onProgress(left, piece.to === commonSize(pairs, row) ? 1 : 0);
     }
   }
   await crew(() => work.next().value ?? undefined, compare, { gauge: new Gauge(sides.workers), signal });

@@ -6,8 +6,8 @@
  *   it is what ef put there; kept, if a job changed it since (a push brings it home, a sync never destroys it).
  * - The source has it no more: with `mirror` it is removed, if it is what ef put there; else it stays.
  * - What ef does not know is a job's, and stays.
- * Without a base nobody knows who wrote what on scratch: then a file is a job's if it is younger than the source's and
- * than the last sync. An interrupted copy has left its intent, so that what it brought is known to be ef's.
+ * Without a base nobody knows who wrote what on scratch: a file that is younger than the source's and than the last sync is a
+ * job's, unless its contents tell otherwise. An interrupted copy has left its intent, so that what it brought is known to be ef's.
  */
 import { oneMore } from "../base/memory.ts";
 import type { Base } from "./manifest.ts";
@@ -44,7 +44,12 @@ export interface Rules {
   arrival: Uint8Array | undefined;
   /** Without a base: what changed on scratch after this, in nanoseconds since 1970, may be a job's work; 0 for unknown. */
   workSinceNs: bigint;
+  /** What is known of the contents of {@link Diff.unsure}, by row of the source. */
+  contents?: ReadonlyMap<number, Contents> | undefined;
 }
+
+/** How the contents of a file on scratch are to those of the source's: the same, no more than their beginning, or others. */
+export type Contents = "same" | "beginning" | "other";
 
 /**
  * Rows that get the time of their arrival: all but those of Python environments, whose `.pyc` files name the times of their
@@ -88,6 +93,8 @@ export interface Diff {
   clear: number[];
   /** Rows of the base that the source has no more, and scratch has still; directories before what is in them. */
   orphans: number[];
+  /** Rows of files that are kept because nothing tells whose they are: their contents would ({@link Rules.contents}). */
+  unsure: number[];
   /** {@link Rules.arrival} */
   arrival: Uint8Array | undefined;
   /** Files that ef had put on scratch, and that are not there any more, though the source has them. */
@@ -120,6 +127,7 @@ export function diff(source: Tree, target: Tree, { base, intent }: Past, rules: 
     remove: [],
     clear: [],
     orphans: [],
+    unsure: [],
     arrival: rules.arrival,
     purged: 0,
   };
@@ -232,11 +240,13 @@ class Walker {
       if (!same) todo[row] = this.#isOurs(row, here) ? Do.symlink : Do.keep;
       return;
     }
-    if (thereKind === "file" && this.#isSame(row, here)) {
+    const contents = this.rules.contents?.get(row);
+    if (thereKind === "file" && (contents === "same" || this.#isSame(row, here))) {
       if (source.permissions(row) !== target.permissions(here)) todo[row] = Do.chmod;
       return;
     }
-    todo[row] = this.#isOurs(row, here) ? Do.replace : Do.keep;
+    todo[row] = contents === "beginning" || this.#isOurs(row, here) ? Do.replace : Do.keep;
+    if (todo[row] === Do.keep && !this.base && contents === undefined) this.diff.unsure.push(row);
   }
 
   #known(row: number): number {
@@ -255,8 +265,8 @@ class Walker {
       const isPut = base !== undefined && was >= 0 && isAsWas(target, here, base, was);
       if (isPut && this.#sourceIsAsWas(row, base, was)) return true;
       // A copy of what the source was: that its time is near is no sign then.
-      if (!isPut && !this.rules.arrival?.[row])
-        return sameTime(source.mtime[row] as bigint, target.mtime[here] as bigint);
+      const hasItsTime = !isPut && !this.rules.arrival?.[row];
+      if (hasItsTime && sameTime(source.mtime[row] as bigint, target.mtime[here] as bigint)) return true;
     }
     const meant = intent?.tree.find(source.path(row));
     if (!intent || meant === undefined) return false;
@@ -287,8 +297,7 @@ class Walker {
     if (base) return false;
     if (target.kind(here) !== "file") return true;
     const time = target.mtime[here] as bigint;
-    const since = this.rules.workSinceNs;
-    return since === 0n || time <= since || time <= (source.mtime[row] as bigint);
+    return time <= this.rules.workSinceNs || time <= (source.mtime[row] as bigint);
   }
 
   /** Is all below a directory of scratch what ef put there? */

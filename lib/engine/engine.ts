@@ -102,6 +102,8 @@ export interface CompareOptions {
   source?: Scan;
   /** What of the target need not be looked at, if it is there. */
   trust?: Trust | undefined;
+  /** Hears how many entries of both trees have been looked at, as far as this thread does it. */
+  onLook?: ((entries: number) => void) | undefined;
 }
 
 export interface CopyOptions {

@@ -26,6 +26,8 @@ export interface ScanOptions {
   trust?: Trust | undefined;
   /** Called once when the tree turns out to be large, and its storage quick. */
   onLarge?: (() => void) | undefined;
+  /** Hears how many entries more have been looked at. */
+  onLook?: ((entries: number) => void) | undefined;
   /** Hears what a look found, of the root too: for counting, and dates for a purge forecast. */
   onEntry?: ((stat: BigIntStats) => void) | undefined;
 }
@@ -160,6 +162,7 @@ export async function scan(root: ByteString, options: ScanOptions): Promise<Scan
         found.problems.push({ path, error });
       }
     }
+    options.onLook?.(to - at);
   }
 
   const stat = await storage.lstat(`${root}/`);
@@ -172,6 +175,15 @@ export async function scan(root: ByteString, options: ScanOptions): Promise<Scan
     options,
   );
   return found;
+}
+
+/** Several scans as one: tells how many entries all of them have looked at. */
+export function looked(tell: (entries: number) => void): (more: number) => void {
+  let entries = 0;
+  return (more) => {
+    entries += more;
+    tell(entries);
+  };
 }
 
 /** Some names of a directory, from `at` to before `to`, to be looked at. */

@@ -251,8 +251,9 @@ function isFree(target: string): boolean {
 
 /** @throws {EfError} BAD_ARCHIVE with what differs */
 function assertSame(step: Step, found: Diff): void {
-  const { files, newInodes, links, symlinks, names, blocked } = tally(found, false);
-  if (files + newInodes + links + symlinks + blocked.length > 0) throw notSame(step, names[0] ?? blocked[0] ?? "");
+  const { files, newInodes, links, symlinks, names, blocked, kept } = tally(found, false);
+  if (files + newInodes + links + symlinks + blocked.length + kept.length > 0)
+    throw notSame(step, names[0] ?? blocked[0] ?? kept[0] ?? "");
 }
 
 function notSame({ target }: Step, what: string): EfError {

@@ -69,9 +69,9 @@ export async function send(sending: Sending, relay: Relay): Promise<Total & { sk
 
 /** @throws {EfError} where a copy is not what it was made as */
 function assertSame(root: string, found: Diff): void {
-  const { files, newInodes, links, symlinks, names, blocked } = tally(found, false);
-  if (files + newInodes + links + symlinks + blocked.length === 0) return;
-  const message = `Cannot hand on ${root}: ${names[0] ?? blocked[0]} was changed there`;
+  const { files, newInodes, links, symlinks, names, blocked, kept } = tally(found, false);
+  if (files + newInodes + links + symlinks + blocked.length + kept.length === 0) return;
+  const message = `Cannot hand on ${root}: ${names[0] ?? blocked[0] ?? kept[0]} was changed there`;
   throw new EfError("IO", message, { path: root });
 }
 

@@ -395,19 +395,23 @@ export class World {
 
   compare(past: Past = this.past): Diff {
     const source = this.tree("source");
+    const scratch = this.tree("scratch");
     const { mirror, arrival } = this.habits;
-    return diff(source, this.tree("scratch"), past, {
-      mirror,
-      arrival: arrival ? arrivalRows(source) : undefined,
-      workSinceNs: ns(this.since),
-    });
+    const rules = { mirror, arrival: arrival ? arrivalRows(source) : undefined, workSinceNs: ns(this.since) };
+    const found = diff(source, scratch, past, rules);
+    const compared = (row: number) => {
+      const path = source.path(row);
+      return isAlike(this.source.get(path), this.scratch.get(path)) ? "same" : "other";
+    };
+    const contents = new Map(found.unsure.map((row) => [row, compared(row)] as const));
+    return contents.size === 0 ? found : diff(source, scratch, past, { ...rules, contents });
   }
 
   /** What `copy` of bring.ts does. */
   sync(steps?: number): { ending: Ending; planned: TransferPlan | undefined } {
     let planned: TransferPlan | undefined;
     const before = new Map([...this.source].map(([path, node]) => [path, { ...node }]));
-    if (!this.past.base) this.#takeAsRsync();
+    if (!this.past.base) this.#takeOlder();
     this.#meet();
     const ending = this.#until(steps, () => {
       if (!this.#isReadable) return "refused";
@@ -434,10 +438,10 @@ export class World {
   }
 
   /** Where no base tells, files count as ef's that are not younger than the source's, or than the last sync; and all links. */
-  #takeAsRsync(): void {
+  #takeOlder(): void {
     for (const [path, { kind, time = 0, version }] of this.scratch) {
       const isOlder = time <= this.since || time <= (this.source.get(path)?.time ?? 0);
-      if (version && (kind !== "file" || this.since === 0 || isOlder)) version.isHome = true;
+      if (version && (kind !== "file" || isOlder)) version.isHome = true;
     }
   }
 

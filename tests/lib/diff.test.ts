@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { arrivalRows, diff, sameTime } from "../../lib/engine/diff.ts";
+import { arrivalRows, type Contents, diff, sameTime } from "../../lib/engine/diff.ts";
 import { Flag } from "../../lib/engine/tree.ts";
 import {
   baseOf,
@@ -102,12 +102,18 @@ test.each<[string, Entries, Entries, Entries | undefined, string]>([
 });
 
 test("a file of nobody knows whom is a job's if it is younger than home's and than the last sync", () => {
-  const what = (home: number, scratch: number, since: number) =>
-    decide({ f: file(1, home) }, { f: file(2, scratch) }, {}, { workSinceNs: ns(since) }).todo.f;
+  const what = (home: number, scratch: number, since: number, contents?: Contents) => {
+    const rules = { workSinceNs: ns(since), contents: contents && new Map([[1, contents]]) };
+    return decide({ f: file(1, home) }, { f: file(2, scratch) }, {}, rules).todo.f;
+  };
   expect(what(100, 300, 200)).toBe("keep");
   expect(what(100, 150, 200)).toBe("replace"); // before the last sync
   expect(what(400, 300, 200)).toBe("replace"); // younger at home
-  expect(what(100, 300, 0)).toBe("replace"); // no sync is known of: as rsync
+  expect(what(100, 300, 0)).toBe("keep"); // no sync is known of
+  expect(what(400, 300, 0)).toBe("replace");
+  expect(what(100, 300, 0, "other")).toBe("keep");
+  expect(what(100, 300, 0, "beginning")).toBe("replace");
+  expect(what(100, 300, 0, "same")).toBe(undefined);
 });
 
 test("what stands in the way and is ef's goes first, what is in a directory before it", () => {

@@ -1,5 +1,6 @@
 /** What `import … from "ef"` gives: a name that goes away breaks somebody's script. */
 import { expect, test } from "bun:test";
+import { renameSync } from "node:fs";
 import { join } from "node:path";
 import * as ef from "../../mod.ts";
 import { Home } from "../helpers.ts";
@@ -87,10 +88,21 @@ test("a sync from a script: progress by events, an abort by its signal, nothing 
   const config = await ef.loadConfig(join(at.home, ".euler-files.json"));
   const env = { HOME: at.home, SCRATCH: at.scratch };
   const types: string[] = [];
-  const { exports, steps } = await ef.sync(config, { env, onEvent: ({ type }) => types.push(type) });
+  const entries: number[] = [];
+  const onEvent = (event: ef.SyncEvent | ef.PushEvent) => {
+    types.push(event.type);
+    if (event.type === "comparing") entries.push(event.entries);
+  };
+  const { exports, steps } = await ef.sync(config, { env, onEvent });
   expect(exports).toEqual({ HF_HOME: at.cache("HF_HOME") });
   expect(steps[0]).toMatchObject({ status: "synced", plan: { files: 1, bytes: 1 } });
-  expect(new Set(types)).toEqual(new Set(["copying", "progress", "result"]));
+  expect(new Set(types)).toEqual(new Set(["comparing", "copying", "progress", "result"]));
+  expect(entries[0]).toBe(1);
+  at.write("b", "of a job");
+  renameSync(join(at.home, "b"), join(at.cache("HF_HOME"), "b"));
+  entries.length = 0;
+  expect((await ef.push(config, { env, onEvent })).vars[0]).toMatchObject({ status: "pushed", plan: { files: 1 } });
+  expect(entries.at(-1)).toBeGreaterThanOrEqual(3); // what has just changed is looked at twice
   const { vars } = await ef.status(config, { env });
   expect(vars[0]).toMatchObject({ name: "HF_HOME", state: "fresh" });
   const stopped = await ef

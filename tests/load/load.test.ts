@@ -215,12 +215,15 @@ test.skipIf(!isBinary || !hasRoom)(`${sizes.files} small files [needs the compil
 async function onTerminal(at: Loaded, what: string): Promise<void> {
   await using terminal = await Terminal.open(at, "ef sync");
   const bars = new Set<string>();
+  const looks = new Set<string>();
   const wanted = isLong ? 30 : 1;
   let changed = performance.now();
   let still = 0;
   for (;;) {
     const screen = await terminal.screen();
     if (/code=\d/.test(screen)) break;
+    const look = /comparing, [\d,]+ entries so far/.exec(screen)?.[0];
+    if (look !== undefined) looks.add(look);
     const bar = /\d+ of [\d.]+\S* files/.exec(screen)?.[0];
     if (bar !== undefined && !bars.has(bar)) {
       if (bars.size > 0) still = Math.max(still, performance.now() - changed);
@@ -231,11 +234,12 @@ async function onTerminal(at: Loaded, what: string): Promise<void> {
     await Bun.sleep(isLong ? 250 : 20);
   }
   expect(bars.size).toBeGreaterThanOrEqual(1);
+  if (isLong) expect(looks.size).toBeGreaterThanOrEqual(3);
   const asked = performance.now();
   await terminal.press("C-c");
   await terminal.shows(isLong ? "code=130" : /code=(130|0)/); // a slice may end before the key is heard
   note(
-    `${what} on a terminal: ${bars.size} figures seen, ${(still / 1000).toFixed(1)} s between two at most; gone ${((performance.now() - asked) / 1000).toFixed(1)} s after Ctrl-C`,
+    `${what} on a terminal: ${looks.size} figures of the comparison seen, ${bars.size} of the copy, ${(still / 1000).toFixed(1)} s between two at most; gone ${((performance.now() - asked) / 1000).toFixed(1)} s after Ctrl-C`,
   );
 }
 
