@@ -86,7 +86,7 @@ async function runTests(title: string, args: string[], env: Record<string, strin
   console.log(`\n== Tests on the ${title} ==`);
   // Each file in a process of its own, so a crash costs one file. Not more at once, for the tests start many processes.
   const workers = Math.min(4, availableParallelism());
-  const options = ["--timeout=30000", `--parallel=${workers}`, "--reporter=junit", `--reporter-outfile=${junit}`];
+  const options = ["--timeout=60000", `--parallel=${workers}`, "--reporter=junit", `--reporter-outfile=${junit}`];
   const child = Bun.spawn([process.execPath, "test", ...options, ...args], {
     cwd: root,
     env: { ...process.env, ...eulerFiles(), ...env },
