@@ -1,7 +1,7 @@
 /** What a sync shows while it runs: live bars on a terminal, at most one line every ten seconds in a batch log. */
 import { bytesOf, display } from "../lib/base/bytes.ts";
 import { humanCount, humanDuration, plural, sizeText } from "../lib/base/units.ts";
-import { namesKept, type TransferPlan } from "../lib/engine/engine.ts";
+import { type Looked, namesKept, type TransferPlan } from "../lib/engine/engine.ts";
 import type { SyncEvent, SyncStep } from "../lib/sync.ts";
 import { lineTag } from "./line-tag.ts";
 import { paint, say, stderrIsTerminal, tagLines, warn } from "./process.ts";
@@ -49,7 +49,7 @@ type Shown<C extends { name: string; plan: Plan }, R extends { name: string }> =
   | { type: "warning"; name?: string; message: string }
   | { type: "login-node" }
   | { type: "waiting"; name: string; who: string }
-  | { type: "comparing"; name: string; entries: number }
+  | ({ type: "comparing"; name: string } & Looked)
   | ({ type: "copying" } & C)
   | { type: "progress"; name: string; bytes: number; files: number }
   | { type: "result"; result: R };
@@ -126,7 +126,7 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
       case "waiting":
         return print(`${shown(event.name)}: waiting for ${event.who}`);
       case "comparing":
-        looking.set(event.name, `${shown(event.name)}: comparing, ${plural(event.entries, "entry", "entries")} so far`);
+        looking.set(event.name, `${shown(event.name)}: ${lookingAt(event)}`);
         return tick();
       case "copying": {
         looking.delete(event.name);
@@ -160,6 +160,10 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
     }
   };
 }
+
+/** `comparing: 340,000 entries, 1.2G read`. */
+const lookingAt = ({ entries, bytes }: Looked) =>
+  `comparing: ${plural(entries, "entry", "entries")}${bytes > 0 ? `, ${sizeText(bytes)} read` : ""}`;
 
 /** A name that may hold anything, as that of an environment or an image. */
 const shown = (name: string) => display(bytesOf(name));

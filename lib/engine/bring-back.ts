@@ -14,7 +14,7 @@ import { baseOf, timesOf } from "./base.ts";
 import { type BringEvent, sourceIsThere } from "./bring.ts";
 import { type BuiltinOptions, copyingBetween, sidesOf } from "./builtin.ts";
 import type { Failure } from "./carrying.ts";
-import { both, compareTrees, settled } from "./comparing.ts";
+import { both, compareTrees, settled, summing } from "./comparing.ts";
 import type { Copying } from "./copy-file.ts";
 import { hasOtherModes, rulesOf } from "./directories.ts";
 import type { TransferProgress } from "./engine.ts";
@@ -44,7 +44,7 @@ import { makeSource, scratchIsThere } from "./push-roots.ts";
 import { type Pushed, runPush } from "./push-run.ts";
 import { isPushWork, type PushSummary, summaryOf } from "./push-summary.ts";
 import * as words from "./push-words.ts";
-import { looked, type Scan } from "./scan.ts";
+import type { Scan } from "./scan.ts";
 import type { Reservation, Space } from "./space.ts";
 import { refuseStrangers } from "./strangers.ts";
 import { removeParts } from "./temp.ts";
@@ -193,7 +193,7 @@ async function look(step: Step, { options, signal, tell }: PushContext): Promise
   const sides = await sidesOf(options.workers);
   const exclude = excluder(excludesOf(step));
   const [from, to] = [realPath(step.target), realPath(step.source)];
-  const onLook = looked((entries) => tell({ type: "comparing", name: step.name, entries }));
+  const onLook = summing((looked) => tell({ type: "comparing", name: step.name, ...looked }));
   const scanned = (root: string, storage: typeof sides.source): Promise<Scan> =>
     span(`scan ${root}`, () => {
       const look = { storage, gauge: new Gauge(options.workers), signal, exclude, onLook };

@@ -12,7 +12,7 @@ import { plural } from "../base/units.ts";
 import { thisHost } from "../drivers/host.ts";
 import type { QuotaLeft } from "../drivers/quota.ts";
 import { baseOf, plannedTimes, timesOf } from "./base.ts";
-import type { Comparison, Engine, Transfer, TransferPlan } from "./engine.ts";
+import type { Comparison, Engine, Looked, Transfer, TransferPlan } from "./engine.ts";
 import { describeHolder, type Held, type Holder, lock } from "./lock.ts";
 import {
   isPartial,
@@ -36,8 +36,7 @@ import { transferFor } from "./transfer.ts";
 export type BringEvent =
   | { type: "warning"; name: string; message: string }
   | { type: "waiting"; name: string; holder: Holder | undefined /** The holder in words. */; who: string }
-  /** So many entries of both trees have been looked at. */
-  | { type: "comparing"; name: string; entries: number }
+  | ({ type: "comparing"; name: string } & Looked)
   | { type: "copying"; name: string; plan: TransferPlan; why: string }
   | { type: "progress"; name: string; plan: TransferPlan; bytes: number; files: number };
 
@@ -268,7 +267,7 @@ function sourceGone(step: Step): EfError {
 
 async function compare(step: Step, transfer: Transfer, context: BringContext): Promise<Comparison> {
   const { engine, signal, allNames, tell } = context;
-  const onLook = (entries: number) => tell({ type: "comparing", name: step.name, entries });
+  const onLook = (looked: Looked) => tell({ type: "comparing", name: step.name, ...looked });
   const comparison = await span(`compare ${step.name}`, () => engine.compare(transfer, { signal, allNames, onLook }));
   if (comparison.plan.skipped.length > 0) {
     const message = `not a file, directory or link, left out: ${firstOf(comparison.plan.skipped)}`;

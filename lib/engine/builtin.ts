@@ -39,7 +39,7 @@ export function builtinEngine(options: BuiltinOptions): Engine {
     name: "builtin",
     async compare(transfer, compareOptions) {
       const sides = compareOptions.sides ?? (await sidesOf(options.workers));
-      return compareTrees(transfer, sides, compareOptions);
+      return compareTrees(transfer, sides, compareOptions, options.pass);
     },
     copy: (transfer, comparison, copyOptions) => copyTree(transfer, comparison, options, copyOptions),
   };

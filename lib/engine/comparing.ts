@@ -8,28 +8,31 @@ import { span } from "../base/trace.ts";
 import { plural } from "../base/units.ts";
 import { canRecall, recall } from "./base.ts";
 import { arrivalRows, diff, type Rules } from "./diff.ts";
-import type { CompareOptions, Comparison, Sides, Transfer } from "./engine.ts";
+import type { CompareOptions, Comparison, Looked, Sides, Transfer } from "./engine.ts";
 import { excluder } from "./exclude.ts";
 import { Gauge } from "./gauge.ts";
-import { largeRows, looked, type Scan, type ScanOptions, scan } from "./scan.ts";
+import { largeRows, type Scan, type ScanOptions, scan } from "./scan.ts";
 import { tally } from "./tally.ts";
 import { inThread, threadCount, warm } from "./threads.ts";
+import type { Throttle } from "./throttle.ts";
 import { Flag, Tree } from "./tree.ts";
 import { contentsOf } from "./unsure.ts";
 
 /** Until a change no longer leaves the time that was seen, in milliseconds: two ticks of the kernel. */
 const settleMs = 40;
 
+/** @param throttle for contents, where they have to be read */
 export async function compareTrees(
   transfer: Transfer,
   sides: Sides,
   { signal, allNames, source: seen, trust, onLook }: CompareOptions,
+  throttle?: Throttle,
 ): Promise<Comparison> {
   const { past, changed } = transfer;
   const exclude = excluder(transfer.exclude);
   const known = changed && past.base && canRecall(past.base, changed) ? past.base : undefined;
   const threads = threadCount(sides.workers);
-  const heard = onLook && looked(onLook);
+  const heard = onLook && summing(onLook);
   const isLarge = !known && (past.base?.tree.length ?? 0) > largeRows;
   const look = async (side: "source" | "target"): Promise<Scan> => {
     const at = side === "source" ? "source" : "scratch";
@@ -52,7 +55,7 @@ export async function compareTrees(
   const [source, target] = await both(seen ?? look("source"), look("target"));
   if (known && hasNewHardLinks(source.tree)) {
     const { changed: _, ...whole } = transfer;
-    return compareTrees(whole, sides, { signal, allNames: allNames ?? false, onLook });
+    return compareTrees(whole, sides, { signal, allNames: allNames ?? false, onLook }, throttle);
   }
   const rules: Rules = {
     mirror: transfer.mirror,
@@ -62,13 +65,23 @@ export async function compareTrees(
   let found = diff(source.tree, target.tree, past, rules);
   if (found.unsure.length > 0) {
     const contents = await span("compare contents", () =>
-      contentsOf(found, transfer, { source, target, sides, signal }),
+      contentsOf(found, transfer, { source, sides, signal, throttle, heard }),
     );
     found = diff(source.tree, target.tree, past, { ...rules, contents });
   }
   const plan = tally(found, allNames);
   const problem = problemOf(transfer, source, target);
   return { plan: problem ? { ...plan, problem } : plan, diff: found, source, target, sides, isWhole: !known };
+}
+
+/** Adds up what several looks hear: entries, and bytes of contents. */
+export function summing(tell: (looked: Looked) => void): (entries: number, bytes?: number) => void {
+  const looked: Looked = { entries: 0, bytes: 0 };
+  return (entries, bytes = 0) => {
+    looked.entries += entries;
+    looked.bytes += bytes;
+    tell({ ...looked });
+  };
 }
 
 /** Look at the target in another thread, while this one looks at the source. */

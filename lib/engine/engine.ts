@@ -93,6 +93,14 @@ export interface TransferReport {
   warnings: string[];
 }
 
+/** How far a comparison is. */
+export interface Looked {
+  /** Entries of both trees that were looked at, as far as this thread does it. */
+  entries: number;
+  /** Bytes whose contents were compared. */
+  bytes: number;
+}
+
 export interface CompareOptions {
   signal?: AbortSignal | undefined;
   allNames?: boolean;
@@ -102,8 +110,8 @@ export interface CompareOptions {
   source?: Scan;
   /** What of the target need not be looked at, if it is there. */
   trust?: Trust | undefined;
-  /** Hears how many entries of both trees have been looked at, as far as this thread does it. */
-  onLook?: ((entries: number) => void) | undefined;
+  /** Hears how far it is. */
+  onLook?: ((looked: Looked) => void) | undefined;
 }
 
 export interface CopyOptions {

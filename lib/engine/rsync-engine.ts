@@ -44,7 +44,7 @@ function listEngine(options: RsyncOptions, version: (signal: AbortSignal | undef
     name: "rsync",
     async compare(transfer, compareOptions) {
       const sides = compareOptions.sides ?? (await sidesOf(options.workers));
-      return compareTrees(transfer, sides, compareOptions);
+      return compareTrees(transfer, sides, compareOptions, options.pass);
     },
     async copy(transfer, comparison, copyOptions) {
       const { signal } = copyOptions;

@@ -60,7 +60,7 @@ export function wholeTreeEngine(
     async compare(transfer, compareOptions) {
       const { source: _, ...look } = compareOptions; // by then it may be another: the dry run reads it again too
       const sides = look.sides ?? (await sidesOf(options.workers));
-      const comparison = await compareTrees({ ...transfer, arrivalNs: undefined }, sides, look);
+      const comparison = await compareTrees({ ...transfer, arrivalNs: undefined }, sides, look, options.pass);
       const { signal, allNames = false } = compareOptions;
       const call = await prepare(transfer, comparison.diff, signal);
       const plan = await planOf(

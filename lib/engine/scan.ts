@@ -177,15 +177,6 @@ export async function scan(root: ByteString, options: ScanOptions): Promise<Scan
   return found;
 }
 
-/** Several scans as one: tells how many entries all of them have looked at. */
-export function looked(tell: (entries: number) => void): (more: number) => void {
-  let entries = 0;
-  return (more) => {
-    entries += more;
-    tell(entries);
-  };
-}
-
 /** Some names of a directory, from `at` to before `to`, to be looked at. */
 interface Lot {
   /** The path of the directory with a slash, or nothing. */

@@ -8,16 +8,20 @@ import { compareContents } from "./contents.ts";
 import type { Contents, Diff } from "./diff.ts";
 import type { Sides, Transfer } from "./engine.ts";
 import type { Scan } from "./scan.ts";
+import type { Throttle } from "./throttle.ts";
 
-interface Looked {
+interface Reading {
+  /** Its problems get what cannot be read there. */
   source: Scan;
-  target: Scan;
   sides: Sides;
   signal: AbortSignal | undefined;
+  throttle: Throttle | undefined;
+  /** Hears how many bytes more have been compared. */
+  heard: ((entries: number, bytes: number) => void) | undefined;
 }
 
 /**
- * Read as much of them as tells what they are. What cannot be read is among the problems of its side afterwards.
+ * Read as much of them as tells what they are.
  *
  * The beginning of the source's file is what a copy by another program leaves that was interrupted. Where a sync has been,
  * it is none: then a job has made the file shorter.
@@ -27,7 +31,7 @@ interface Looked {
 export async function contentsOf(
   { source, target, there, unsure }: Diff,
   { source: from, target: to, workSince }: Transfer,
-  looked: Looked,
+  { source: seen, sides, signal, throttle, heard }: Reading,
 ): Promise<Map<number, Contents>> {
   const found = new Map<number, Contents>();
   const alike = new Uint32Array(source.length);
@@ -48,16 +52,13 @@ export async function contentsOf(
     if (first !== row) sameFile.set(row, first);
   }
   const differs = (path: ByteString) => void found.set(source.find(path) as number, "other");
-  await compareContents({ source, target, alike }, { from: bytesOf(from), to: bytesOf(to) }, looked.sides, {
-    signal: looked.signal,
-    onProgress() {},
-    onDifferent: differs,
+  await compareContents({ source, target, alike }, { from: bytesOf(from), to: bytesOf(to) }, sides, {
+    ...{ signal, throttle, onDifferent: differs },
+    onProgress: (bytes) => heard?.(0, bytes),
     onProblem(path, side, error) {
       differs(path);
-      const code = errnoOf(error);
-      // Written to, or removed, this very moment: a job's.
-      if (code === undefined || code === "ENOENT") return;
-      looked[side === "source" ? "source" : "target"].problems.push({ path, error });
+      const code = errnoOf(error); // none where somebody writes to it this very moment: a job's
+      if (side === "source" && code !== undefined && code !== "ENOENT") seen.problems.push({ path, error });
     },
   });
   for (const [row, first] of sameFile) found.set(row, found.get(first) as Contents);

@@ -222,7 +222,7 @@ async function onTerminal(at: Loaded, what: string): Promise<void> {
   for (;;) {
     const screen = await terminal.screen();
     if (/code=\d/.test(screen)) break;
-    const look = /comparing, [\d,]+ entries so far/.exec(screen)?.[0];
+    const look = /comparing: [\d,]+ entries/.exec(screen)?.[0];
     if (look !== undefined) looks.add(look);
     const bar = /\d+ of [\d.]+\S* files/.exec(screen)?.[0];
     if (bar !== undefined && !bars.has(bar)) {
