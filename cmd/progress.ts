@@ -83,8 +83,8 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
   const live = !beside && !tag?.isShared && stderrIsTerminal() && !process.env.CI && process.env.TERM !== "dumb";
   let advises = false;
   const bars = new Map<string, Bar>();
-  /** Lines of what is being looked at, before there is a bar. */
-  const looking = new Map<string, string>();
+  /** What is being looked at, before there is a bar. */
+  const looking = new Map<string, Looked>();
   let drawn = 0;
   let lastAt = performance.now();
 
@@ -95,7 +95,7 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
   const draw = () => {
     clear();
     const width = process.stderr.columns || 80;
-    for (const line of looking.values()) say(`${line.slice(0, width - 1)}\n`);
+    for (const line of lookingLines(looking)) say(`${line.slice(0, width - 1)}\n`);
     const lines = bars.size > 1 ? [...bars.values(), sumOf([...bars.values()])] : [...bars.values()];
     for (const bar of lines) say(`${drawBar(bar, width - 1)}\n`);
     drawn = looking.size + lines.length;
@@ -110,7 +110,7 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
     if (now - lastAt < (live ? frameMs : logEveryS * 1000)) return;
     lastAt = now;
     if (live) return draw();
-    for (const line of looking.values()) say(`${line}\n`);
+    for (const line of lookingLines(looking)) say(`${line}\n`);
     for (const bar of bars.values()) say(`${bar.name}: ${figures(bar)}\n`);
   };
 
@@ -126,7 +126,7 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
       case "waiting":
         return print(`${shown(event.name)}: waiting for ${event.who}`);
       case "comparing":
-        looking.set(event.name, `${shown(event.name)}: ${lookingAt(event)}`);
+        looking.set(event.name, event);
         return tick();
       case "copying": {
         looking.delete(event.name);
@@ -161,9 +161,12 @@ export function progress<C extends { name: string; plan: Plan }, R extends { nam
   };
 }
 
-/** `comparing: 340,000 entries, 1.2G read`. */
-const lookingAt = ({ entries, bytes }: Looked) =>
-  `comparing: ${plural(entries, "entry", "entries")}${bytes > 0 ? `, ${sizeText(bytes)} read` : ""}`;
+/** `HF_HOME: comparing: 340,000 entries, 1.2G read`. */
+const lookingLines = (looking: ReadonlyMap<string, Looked>): string[] =>
+  [...looking].map(([name, { entries, bytes }]) => {
+    const read = bytes > 0 ? `, ${sizeText(bytes)} read` : "";
+    return `${shown(name)}: comparing: ${plural(entries, "entry", "entries")}${read}`;
+  });
 
 /** A name that may hold anything, as that of an environment or an image. */
 const shown = (name: string) => display(bytesOf(name));
