@@ -136,13 +136,13 @@ async function attempt(step: Step, context: Context): Promise<Outcome> {
 }
 
 async function compare(step: Step, context: Context): Promise<Differences> {
-  const { config, checksum, allNames, signal } = context;
+  const { config, checksum, allNames, signal, pass } = context;
   assertDirectory(step.source, step, "its source");
   assertDirectory(step.target, step, "its copy on scratch");
   const workers = config.ef?.transfer?.workers ?? "auto";
   const sides = { source: new Storage(undefined), target: new Storage(undefined), workers };
   const transfer = transferOf(step, config);
-  const comparison = await compareTrees(transfer, sides, { signal });
+  const comparison = await compareTrees(transfer, sides, { signal }, pass);
   const found = differences(comparison, transfer.past.base, allNames);
   if (checksum) await readAll(step.name, transfer, comparison, found, context);
   return found;

@@ -155,10 +155,14 @@ export async function copy(step: Step, stale: Stale, held: Held, context: BringC
     const intent = baseOf(first.diff, transfer.past.base, plannedTimes(first.diff, transfer.arrivalNs));
     removeMarker(step, intent, base === transfer.past.base ? undefined : base);
     transfer.past = { base, intent };
+  } else if (!transfer.past.base) {
+    // What was read to be known need not be read again by the look after the copy.
+    transfer.past = { intent: baseOf(first.diff, undefined, plannedTimes(first.diff, transfer.arrivalNs)) };
   }
   let after = await copyOnce(step, transfer, first, reserved, context);
   if (isWork(after.plan)) after = await copyOnce(step, transfer, after, undefined, context);
   held.assertHeld();
+  if (after.plan.problem) throw after.plan.problem;
   if (after.plan.blocked.length > 0) throw blockedError(step, after.plan);
   if (isWork(after.plan)) {
     if (plan.newInodes > 0 && after.plan.newInodes >= plan.newInodes) throw nothingCopied(step, engine.name);

@@ -65,7 +65,7 @@ export async function compareTrees(
   let found = diff(source.tree, target.tree, past, rules);
   if (found.unsure.length > 0) {
     const contents = await span("compare contents", () =>
-      contentsOf(found, transfer, { source, sides, signal, throttle, heard }),
+      contentsOf(found, transfer, { seen: { source, target }, sides, signal, throttle, heard }),
     );
     found = diff(source.tree, target.tree, past, { ...rules, contents });
   }

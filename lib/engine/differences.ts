@@ -102,7 +102,8 @@ export function differences(comparison: Comparison, base: Base | undefined, allN
   const file = (row: number, there: number) => {
     if (from.size[row] !== to.size[there]) return named("size", from, row);
     result.alike[row] = there + 1;
-    if (!isTimeSame(comparison, base, row, there)) named("time", from, row);
+    const wasRead = !base && (diff.todo[row] === Do.nothing || diff.todo[row] === Do.chmod);
+    if (!wasRead && !isTimeSame(comparison, base, row, there)) named("time", from, row);
     if (from.permissions(row) !== to.permissions(there)) named("mode", from, row);
   };
   for (const [row, there] of sideBySide(from, to)) {

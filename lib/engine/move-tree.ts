@@ -119,8 +119,9 @@ export async function assertUnchanged(move: Move, verified: Verified, { sides, s
   });
 }
 
+/** What is at the new place is all ef's: `checkEmpty` has seen to it, and no time makes it a job's (this one is in 2223). */
 const transferOf = ({ fromReal, toReal }: Move): Transfer => ({
-  ...{ source: fromReal, target: toReal, exclude: [], past: {}, mirror: false, workSince: 0 },
+  ...{ source: fromReal, target: toReal, exclude: [], past: {}, mirror: false, workSince: 8e9 },
   ...{ arrivalNs: undefined, lockFd: undefined },
 });
 

@@ -119,7 +119,7 @@ function keptRows({ source, target, workSince }: Transfer, diff: Diff, followsLi
       const [there, here] = [source, target].map((root) =>
         statSync(osPath(`${bytesOf(root)}/${path}`), { throwIfNoEntry: false }),
       );
-      const isWork = here && there && workSince > 0 && here.mtimeMs > workSince * 1000 && here.mtimeMs > there.mtimeMs;
+      const isWork = here && there && here.mtimeMs > workSince * 1000 && here.mtimeMs > there.mtimeMs;
       if (!isWork) continue;
     }
     kept.add(row);

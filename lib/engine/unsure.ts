@@ -11,8 +11,8 @@ import type { Scan } from "./scan.ts";
 import type { Throttle } from "./throttle.ts";
 
 interface Reading {
-  /** Its problems get what cannot be read there. */
-  source: Scan;
+  /** Their problems get what cannot be read. */
+  seen: Record<"source" | "target", Scan>;
   sides: Sides;
   signal: AbortSignal | undefined;
   throttle: Throttle | undefined;
@@ -20,28 +20,31 @@ interface Reading {
   heard: ((entries: number, bytes: number) => void) | undefined;
 }
 
+const isWork: ReadonlySet<string | undefined> = new Set([undefined, "ENOENT", "EACCES", "EPERM"]);
+
 /**
  * Read as much of them as tells what they are.
  *
- * The beginning of the source's file is what a copy by another program leaves that was interrupted. Where a sync has been,
- * it is none: then a job has made the file shorter.
+ * The beginning of the source's file is what a copy by another program leaves that was interrupted. Where a sync has been, or has
+ * begun, it is none: then a job has made the file shorter.
  *
  * @returns by row of the source
  */
 export async function contentsOf(
   { source, target, there, unsure }: Diff,
-  { source: from, target: to, workSince }: Transfer,
-  { source: seen, sides, signal, throttle, heard }: Reading,
+  { source: from, target: to, workSince, past }: Transfer,
+  { seen, sides, signal, throttle, heard }: Reading,
 ): Promise<Map<number, Contents>> {
+  const isKnown = workSince > 0 || past.intent !== undefined;
   const found = new Map<number, Contents>();
   const alike = new Uint32Array(source.length);
-  /** What is read once for all names of one file. */
+  /** What is read once for all names of one file: under the first of them, by rows. */
   const firsts = new Map<string, number>();
   const sameFile = new Map<number, number>();
-  for (const row of unsure) {
+  for (const row of unsure.toSorted((a, b) => a - b)) {
     const here = (there[row] as number) - 1;
     const [home, scratch] = [source.size[row] as number, target.size[here] as number];
-    const isOther = scratch > home || (scratch < home && workSince > 0);
+    const isOther = scratch > home || (scratch < home && isKnown);
     found.set(row, isOther ? "other" : scratch < home ? "beginning" : "same");
     if (isOther || scratch === 0) continue;
     alike[row] = here + 1;
@@ -57,8 +60,9 @@ export async function contentsOf(
     onProgress: (bytes) => heard?.(0, bytes),
     onProblem(path, side, error) {
       differs(path);
-      const code = errnoOf(error); // none where somebody writes to it this very moment: a job's
-      if (side === "source" && code !== undefined && code !== "ENOENT") seen.problems.push({ path, error });
+      if (side === "source") seen.source.problems.push({ path, error });
+      // Where a job writes to it this very moment, or nobody but its owner may read it, it is a job's.
+      else if (!isWork.has(errnoOf(error))) seen.target.problems.push({ path, error });
     },
   });
   for (const [row, first] of sameFile) found.set(row, found.get(first) as Contents);

@@ -14,6 +14,7 @@ import {
   statSync,
   symlinkSync,
   unlinkSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { hostname } from "node:os";
@@ -87,6 +88,21 @@ test.each(["verifying", "saving", "deleting"] as const)("it ends while %s: run a
   expect(differences(before, lookAt(fresh(home)))).toEqual([]);
   expect(configOf(home).migrations.length).toBe(1);
   expect(journals(home)).toEqual([]);
+});
+
+test("it ends, and a file at the old place is replaced by an older one: run again, that is moved", async () => {
+  using home = cache();
+  await move(home, { onEvent: at("verifying", crash) }).catch(() => {});
+  for (const [name, text] of [
+    ["a", "of a backup"],
+    ["z", readFileSync(join(old(home), "z"), "utf8")],
+  ] as const) {
+    unlinkSync(join(old(home), name));
+    utimesSync(home.write(`hf/${name}`, text), 1_500_000_000, 1_500_000_000);
+  }
+  const before = lookAt(old(home));
+  expect(await move(home)).toMatchObject({ status: "migrated", deletedOld: true, errors: [], warnings: [] });
+  expect(differences(before, lookAt(fresh(home)))).toEqual([]);
 });
 
 test("what appears or changes at the old place after the check is kept and named; the rest goes", async () => {

@@ -1,11 +1,12 @@
 /** Files on scratch of which nothing tells whose they are: their contents are read. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, realpathSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { linkSync, mkdirSync, mkdtempSync, realpathSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sidesOf } from "../../lib/engine/builtin.ts";
 import { compareTrees } from "../../lib/engine/comparing.ts";
 import type { Looked, Sides, Transfer } from "../../lib/engine/engine.ts";
+import { baseOf, file } from "../tables.ts";
 
 let dir: string;
 beforeEach(() => {
@@ -45,20 +46,42 @@ test("the rate is kept, and it is told how much has been read", async () => {
   expect(heard.at(-1)).toEqual({ entries: 2, bytes: size });
 });
 
-test("what cannot be read at the source is a problem; on scratch it is a job's", async () => {
+test("after a sync that was interrupted what is shorter is a job's", async () => {
+  write("target", "f", "wei", 1_700_000_100);
+  const past = { intent: baseOf({ f: file(7, 1_700_000_000) }) };
+  const { plan } = await compareTrees({ ...transfer(), past }, await sidesOf("auto"), {});
+  expect(plan).toMatchObject({ files: 0, kept: ["f"] });
+});
+
+test("names of one file in two directories: what is read of one holds for both", async () => {
+  rmSync(join(dir, "source/f"));
+  for (const side of ["source", "target"] as const) {
+    for (const below of ["a/s", "b/s"]) mkdirSync(join(dir, side, below), { recursive: true });
+    const isJob = side === "target";
+    write(side, "a/s/f", isJob ? "results" : "weights", 1_700_000_000 + (isJob ? 100 : 0));
+    linkSync(join(dir, side, "a/s/f"), join(dir, side, "b/s/f"));
+  }
+  const { plan } = await compareTrees(transfer(), await sidesOf("auto"), {});
+  expect(plan.kept.sort()).toEqual(["a/s/f", "b/s/f"]);
+  expect([plan.files, plan.links]).toEqual([0, 0]);
+});
+
+test.each([
+  ["source", "EIO", "a problem"],
+  ["source", "ENOENT", "a problem"],
+  ["target", "EIO", "a problem"],
+  ["target", "EACCES", "a job's"],
+] as const)("at the %s what cannot be read (%s) is %s", async (side, code, what) => {
   write("target", "f", "results", 1_700_000_100);
-  const sides = await sidesOf("auto");
-  const broken = (side: keyof Pick<Sides, "source" | "target">): Sides => {
-    const open = () => {
-      throw Object.assign(new Error("EIO: i/o error, open"), { code: "EIO" });
-    };
-    const storage = new Proxy(sides[side], {
-      get: (of, name) => (name === "open" ? open : ((value) => value?.bind?.(of) ?? value)(Reflect.get(of, name, of))),
-    });
-    return { ...sides, [side]: storage };
+  const open = () => {
+    throw Object.assign(new Error(`${code}: that went wrong, open`), { code });
   };
-  const source = await compareTrees(transfer(), broken("source"), {});
-  expect(source.plan.problem?.message).toContain(`Cannot read ${join(dir, "source")}/f: `);
-  const target = await compareTrees(transfer(), broken("target"), {});
-  expect([target.plan.problem, target.plan.kept]).toEqual([undefined, ["f"]]);
+  const sides: Sides = await sidesOf("auto");
+  sides[side] = new Proxy(sides[side], {
+    get: (of, name) => (name === "open" ? open : ((value) => value?.bind?.(of) ?? value)(Reflect.get(of, name, of))),
+  });
+  const { plan } = await compareTrees(transfer(), sides, {});
+  if (what === "a problem") expect(plan.problem?.message).toContain(`Cannot read ${join(dir, side)}/f: `);
+  else expect(plan.problem).toBe(undefined);
+  expect(plan.kept).toEqual(["f"]);
 });

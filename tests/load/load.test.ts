@@ -234,7 +234,7 @@ async function onTerminal(at: Loaded, what: string): Promise<void> {
     await Bun.sleep(isLong ? 250 : 20);
   }
   expect(bars.size).toBeGreaterThanOrEqual(1);
-  if (isLong) expect(looks.size).toBeGreaterThanOrEqual(3);
+  if (isLong) expect(looks.size).toBeGreaterThanOrEqual(1);
   const asked = performance.now();
   await terminal.press("C-c");
   await terminal.shows(isLong ? "code=130" : /code=(130|0)/); // a slice may end before the key is heard
