@@ -1,7 +1,17 @@
 import { expect, test } from "bun:test";
-import { appendFileSync, linkSync, mkdirSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  linkSync,
+  lutimesSync,
+  mkdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
-import { Home } from "../helpers.ts";
+import { Home, have } from "../helpers.ts";
 
 const old = 1_700_000_000;
 
@@ -15,9 +25,13 @@ async function forgotten(more: object = {}): Promise<Home> {
   linkSync(join(at.home, "hf/edited"), join(at.home, "hf/other name"));
   at.configure({ HF_HOME: "hf" }, more);
   await at.ef(["sync"]);
+  forget(at);
+  return at;
+}
+
+function forget(at: Home): void {
   rmSync(at.cache(".HF_HOME.synced"));
   rmSync(at.cache(".HF_HOME.manifest"));
-  return at;
 }
 
 for (const engine of ["builtin", "rsync"])
@@ -68,4 +82,37 @@ test("files that take the time of their arrival are compared by contents, and st
   expect(stderr).toContain("complete (nothing to copy");
   expect(statSync(join(at.cache("HF_HOME"), "d/plain")).ino).toBe(ino);
   expect((await at.ef(["sync", "--force"])).stderr).toContain("complete (nothing to copy");
+});
+
+test.skipIf(!have("rsync"))(
+  "with -L a job's file in the place of a link is kept, what rsync put there is not",
+  async () => {
+    using at = new Home({ "hf/blob": "weights" });
+    for (const name of ["edited", "plain"]) {
+      symlinkSync("blob", join(at.home, "hf", name));
+      lutimesSync(join(at.home, "hf", name), old, old);
+    }
+    utimesSync(join(at.home, "hf/blob"), old, old);
+    at.configure({ HF_HOME: "hf" }, { rsync_extra_args: ["-L"] });
+    expect((await at.ef(["sync"])).code).toBe(0);
+    forget(at);
+    writeFileSync(join(at.cache("HF_HOME"), "edited"), "results");
+    const { stderr, code } = await at.ef(["sync"]);
+    expect([stderr, code]).toEqual([expect.stringContaining("kept as it is there: edited\n"), 0]);
+    for (const [name, text] of [
+      ["edited", "results"],
+      ["plain", "weights"],
+    ] as const)
+      expect(at.read(join(at.cache("HF_HOME"), name))).toBe(text);
+  },
+);
+
+test("ef verify calls the same what a sync would leave as it is", async () => {
+  using at = await forgotten();
+  utimesSync(join(at.cache("HF_HOME"), "touched"), old + 60, old + 60);
+  expect((await at.ef(["verify"])).stderr).toContain("HF_HOME: same");
+  writeFileSync(join(at.cache("HF_HOME"), "grown"), "a job's");
+  const { stderr, code } = await at.ef(["verify"]);
+  expect(stderr).toMatch(/changed[^\n]*\n? *[^\n]*grown/);
+  expect(code).toBe(1);
 });
