@@ -82,7 +82,9 @@ export class CacheWorkspace implements AsyncDisposable {
       }
       const isLate = Date.now() >= until; // whoever wanted to release it did not live to do so
       if (isLate) await rename(join(path, leavingFile), join(path, madeFile)).catch(() => {});
-      if (isLate || ((await isThere(path)) && !(await isThere(join(path, leavingFile)))))
+      const isLeaving = !isLate && (await isThere(join(path, leavingFile)));
+      // Our own file is looked for last: where it is, the directory that is not leaving is still the one that we told.
+      if (!isLeaving && (await isThere(join(path, usersDir, own))))
         return new CacheWorkspace(workspace, { id, path, created, own }, options.filesystem);
       await unlink(join(path, usersDir, own)).catch(() => {});
     }

@@ -273,7 +273,7 @@ test.each(runtimes.filter(({ isHere }) => isHere))("a name that is not UTF-8, in
 test("the script does what it says", async () => {
   const { report, scratch } = await runOf("bun");
   expect(report).toMatchObject({
-    sync: { errors: [], types: ["copying", "progress", "result"] },
+    sync: { errors: [], types: ["comparing", "copying", "progress", "result"] },
     verify: { vars: [{ status: "same" }, { status: "same" }], errors: [] },
     push: { errors: [], vars: [{ status: "pushed" }] },
     unknown: { error: true, code: "UNKNOWN_VAR", exit: 2 },
