@@ -74,7 +74,9 @@ export class CacheWorkspace implements AsyncDisposable {
       const { path, created } = await workspace.allocate(id, allocation);
       try {
         if (created) await writeFile(join(path, madeFile), "");
-        await mkdir(join(path, usersDir), { recursive: true });
+        await mkdir(join(path, usersDir)).catch((error) => {
+          if (errnoOf(error) !== "EEXIST") throw error;
+        });
         await writeFile(join(path, usersDir, own), "");
       } catch (error) {
         if (errnoOf(error) === "ENOENT" && Date.now() < until) continue; // released meanwhile

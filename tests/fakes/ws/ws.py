@@ -8,6 +8,7 @@ $WS_FAKE/site.json names.
   FS/USER-NAME/, FS/.removed/USER-NAME-TIME/
   calls       every command line
 """
+import fcntl
 import json
 import os
 import pwd
@@ -190,6 +191,8 @@ def list_them():
             if words and words[0] != name:
                 continue
             entry = read(fs, name)
+            if entry is None:
+                continue
             if "s" in options:
                 print(name)
                 continue
@@ -322,6 +325,10 @@ def restore():
 
 with open(os.path.join(root, "calls"), "a") as calls:
     calls.write(json.dumps([tool] + sys.argv[1:]) + "\n")
+# Here what one of them does is done at once for the others; who uses a workspace comes between two calls, not into one.
+lock = open(os.path.join(root, "lock"), "w")
+if tool in ("ws_allocate", "ws_extend", "ws_release"):
+    fcntl.flock(lock, fcntl.LOCK_EX)
 if os.environ.get("LC_ALL") != "C":
     fail("this stand-in speaks English only: LC_ALL is not C")
 {
