@@ -10,7 +10,7 @@ import { EfError, Exit } from "../lib/base/errors.ts";
 import { humanDuration, plural, sizeText } from "../lib/base/units.ts";
 import type { Config } from "../lib/config/schema.ts";
 import { jobOf, type SlurmJob } from "../lib/drivers/slurm.ts";
-import { jobEnd, killWaitS } from "../lib/drivers/slurm-time.ts";
+import { type AskOptions, jobEnd, killWaitS } from "../lib/drivers/slurm-time.ts";
 import { type PushEvent, type PushOptions, type PushResult, push } from "../lib/push.ts";
 import { type Ending, PushClock } from "./exec-clock.ts";
 import { Stopped, say } from "./process.ts";
@@ -26,6 +26,8 @@ export interface PushTimes {
 /** Without a word of Slurm's: its usual KillWait (slurm.conf(5)), less the moment that it takes to stop in order. */
 const usualWithinS = 27;
 const inOrderS = 3;
+/** How long Slurm is asked for it once SIGTERM has come, in seconds. */
+const answerS = 1;
 /** A command that takes longer after SIGTERM may take all the time that there is, in seconds. */
 const lingerS = 5;
 /** So long after its time is over no SIGKILL is to be expected any more, in seconds. */
@@ -50,6 +52,8 @@ export class Pushes {
   #early: Promise<void> | undefined;
   #isAskedAgain = false;
   #again = 0;
+  /** Is it still to be found out how long a push may take? */
+  #isOpen = false;
 
   /** @param what to push: the variables that the command was given */
   constructor(config: Config, what: PushOptions, times: PushTimes) {
@@ -63,7 +67,9 @@ export class Pushes {
   begin(): void {
     const job = jobOf(process.env);
     // Of many tasks on a node one asks and pushes early: the others would push the same files.
-    if (job && !(Number(process.env.SLURM_LOCALID) > 0)) void this.#askSlurm(job);
+    if (!job || Number(process.env.SLURM_LOCALID) > 0) return;
+    this.#isOpen = this.#times.withinS === undefined;
+    void this.#askSlurm(job);
   }
 
   /** The command was sent a signal. */
@@ -84,6 +90,8 @@ export class Pushes {
   async end(): Promise<number> {
     this.#ended.abort();
     await this.#early;
+    // scancel may have ended the one that was asking, too.
+    if (this.#ending.termAtMs !== undefined) await this.#askKillWait({ timeoutS: answerS });
     const { termAtMs, withinS } = this.#ending;
     const isPardoned = termAtMs !== undefined && performance.now() > termAtMs + (withinS + pardonS) * 1000;
     if (isPardoned) this.#ending.termAtMs = undefined;
@@ -111,11 +119,15 @@ export class Pushes {
 
   async #askSlurm(job: SlurmJob): Promise<void> {
     const { signal } = this.#ended;
-    const { withinS } = this.#times;
-    const killWait = withinS === undefined ? killWaitS({ signal }) : undefined;
-    const [endMs, waitS] = await Promise.all([jobEnd(job, { signal }), killWait]);
-    if (waitS !== undefined) this.#ending.withinS = Math.max(1, waitS - inOrderS);
+    const [endMs] = await Promise.all([jobEnd(job, { signal }), this.#askKillWait({ signal })]);
     if (endMs !== undefined && this.#times.beforeS > 0) this.#awaitEnd(job, endMs);
+  }
+
+  async #askKillWait(options: AskOptions): Promise<void> {
+    const waitS = this.#isOpen ? await killWaitS(options) : undefined;
+    if (waitS === undefined) return;
+    this.#isOpen = false;
+    this.#ending.withinS = Math.max(1, waitS - inOrderS);
   }
 
   /** Have a push begin before the job's time is over, or at the half of it where that is soon. */

@@ -53,19 +53,17 @@ export async function jobEnd(
   }
 }
 
-/** What Slurm waits from SIGTERM to SIGKILL unless it is told otherwise, in seconds (slurm.conf(5), KillWait). */
-const usualKillWaitS = 30;
-
-/** From SIGTERM to SIGKILL, in seconds: what the cluster is configured for. */
-export async function killWaitS({ signal, env = process.env, timeoutS = 10 }: AskOptions = {}): Promise<number> {
-  if (!jobOf(env)) return usualKillWaitS;
+/** From SIGTERM to SIGKILL, in seconds: what the cluster is configured for (slurm.conf(5), KillWait); undefined without an answer. */
+export async function killWaitS(options: AskOptions = {}): Promise<number | undefined> {
+  const { signal, env = process.env, timeoutS = 10 } = options;
+  if (!jobOf(env)) return undefined;
   const timeout = AbortSignal.timeout(timeoutS * 1000);
   try {
     const argv = ["scontrol", "show", "config"];
     const { stdout } = await run(argv, { env, signal: signal ? AbortSignal.any([signal, timeout]) : timeout });
     const [, seconds] = /^KillWait\s*=\s*(\d+)\s*sec/m.exec(stdout) ?? [];
-    return seconds === undefined ? usualKillWaitS : Number(seconds);
+    return seconds === undefined ? undefined : Number(seconds);
   } catch {
-    return usualKillWaitS;
+    return undefined;
   }
 }

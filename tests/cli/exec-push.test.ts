@@ -1,6 +1,6 @@
 /** The pushes of ef exec --push while its command runs; in jobs of a real Slurm: exec-slurm.test.ts. */
 import { expect, test } from "bun:test";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Home, type RunOptions, until } from "../helpers.ts";
 
@@ -132,4 +132,18 @@ test.each(["--push-before", "--push-within"])("%s takes seconds only", async (fl
     expect(stderr).toContain("not a number of seconds");
     expect(code).toBe(2);
   }
+});
+
+test("Slurm that has not said yet how long it waits after SIGTERM is asked once more", async () => {
+  using at = hub();
+  const asked = join(at.dir, "asked");
+  const answer = `[ -e '${asked}' ] && exec echo 'KillWait = 10 sec'; touch '${asked}'; exec sleep 60`;
+  chmodSync(at.write("bin/scontrol", `#!/bin/sh\n${answer}\n`), 0o755);
+  Object.assign(at.env, { PATH: `${at.home}/bin:${at.env.PATH}`, SLURM_JOB_ID: "1" });
+  const { stderr } = await exec(at, settled("model", "new"), [], async (send) => {
+    await until("the question", () => at.exists(asked));
+    send("SIGTERM");
+  });
+  expect(stderr).toContain("SIGTERM: what can be pushed within 7 s is pushed");
+  expect(source(at, "model")).toBe("new");
 });
