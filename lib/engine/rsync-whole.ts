@@ -6,7 +6,7 @@
  * and what is there becomes the base of the next sync. Files get the source's times: by others rsync would take them for
  * changed.
  */
-import { statSync } from "node:fs";
+import { lstatSync, readdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { type ByteString, bytesOf, display, osPath } from "../base/bytes.ts";
 import { EfError, errnoOf } from "../base/errors.ts";
@@ -102,11 +102,22 @@ function directoryArgs(target: string): Pick<RsyncTree, "setgid" | "groupWritabl
 
 /**
  * Does the file system of the target keep nanoseconds? Comparing them on one that does not (whole seconds, or the 100 ns
- * of CIFS) would copy everything every time. Told by the directory where ef writes its files, which has just changed.
+ * of CIFS) would copy everything every time. Told by the directory where ef writes its files, and what is in it: a single time is
+ * a multiple of 100 ns by chance once in a hundred.
  */
-function storesNanoseconds(target: string): boolean {
-  const stat = statSync(dirname(target), { bigint: true, throwIfNoEntry: false });
-  return stat !== undefined && stat.mtimeNs % 100n !== 0n;
+export function storesNanoseconds(target: string): boolean {
+  const dir = dirname(target);
+  let names: Buffer[] = [];
+  try {
+    names = readdirSync(dir, { encoding: "buffer" });
+  } catch {
+    // Not there (a dry run makes none), or not ours to list: then its own time has to do.
+  }
+  const paths = [dir, ...names.map((name) => Buffer.concat([Buffer.from(`${dir}/`), name]))];
+  return paths.some((path) => {
+    const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+    return stat !== undefined && [stat.mtimeNs, stat.ctimeNs].some((time) => time % 100n !== 0n);
+  });
 }
 
 /** A job's work on scratch. Where links are followed, a file there is no sign of one: then times have to tell. */

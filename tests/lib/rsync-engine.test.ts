@@ -17,6 +17,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { shardsOf } from "../../lib/engine/rsync-lists.ts";
+import { storesNanoseconds } from "../../lib/engine/rsync-whole.ts";
 import { Home, have, haveOtherUser, until } from "../helpers.ts";
 
 const rsync = have("rsync") ? test : test.skip;
@@ -279,6 +280,13 @@ for (const seed of [11, 12]) {
     expect(readdirSync(at.cache(".")).filter((name) => name.includes("tmp"))).toEqual([]);
   });
 }
+
+test("nanoseconds are seen where the directory of the copies has a time of whole seconds", () => {
+  using at = new Home({ "copies/HF_HOME/f": "" });
+  utimesSync(join(at.home, "copies"), 1_700_000_000, 1_700_000_000);
+  expect(storesNanoseconds(join(at.home, "copies/HF_HOME"))).toBe(true);
+  expect(storesNanoseconds(join(at.home, "none/HF_HOME"))).toBe(false); // as in a dry run
+});
 
 rsync("whole tree: a job's work survives --delete-excluded and --include of all, whatever its name", async () => {
   const names = ["model.bin", "we[ird *", "a\\b", "new\nline", "caf\xe9"];
