@@ -265,8 +265,8 @@ class Walker {
       const isPut = base !== undefined && was >= 0 && isAsWas(target, here, base, was);
       if (isPut && this.#sourceIsAsWas(row, base, was)) return true;
       // A copy of what the source was: that its time is near is no sign then.
-      const hasItsTime = !isPut && !this.rules.arrival?.[row];
-      if (hasItsTime && sameTime(source.mtime[row] as bigint, target.mtime[here] as bigint)) return true;
+      const timeTells = !isPut && !this.rules.arrival?.[row];
+      if (timeTells && sameTime(source.mtime[row] as bigint, target.mtime[here] as bigint)) return true;
     }
     const meant = intent?.tree.find(source.path(row));
     if (!intent || meant === undefined) return false;

@@ -102,6 +102,7 @@ export function differences(comparison: Comparison, base: Base | undefined, allN
   const file = (row: number, there: number) => {
     if (from.size[row] !== to.size[there]) return named("size", from, row);
     result.alike[row] = there + 1;
+    // Without a base the comparison has read what differs by its time alone.
     const wasRead = !base && (diff.todo[row] === Do.nothing || diff.todo[row] === Do.chmod);
     if (!wasRead && !isTimeSame(comparison, base, row, there)) named("time", from, row);
     if (from.permissions(row) !== to.permissions(there)) named("mode", from, row);

@@ -20,7 +20,8 @@ interface Reading {
   heard: ((entries: number, bytes: number) => void) | undefined;
 }
 
-const isWork: ReadonlySet<string | undefined> = new Set([undefined, "ENOENT", "EACCES", "EPERM"]);
+/** Why a file on scratch cannot be read that is a job's: it changes or goes this very moment (no code), or is not for us to read. */
+const ofJobs: ReadonlySet<string | undefined> = new Set([undefined, "ENOENT", "EACCES", "EPERM"]);
 
 /**
  * Read as much of them as tells what they are.
@@ -61,8 +62,7 @@ export async function contentsOf(
     onProblem(path, side, error) {
       differs(path);
       if (side === "source") seen.source.problems.push({ path, error });
-      // Where a job writes to it this very moment, or nobody but its owner may read it, it is a job's.
-      else if (!isWork.has(errnoOf(error))) seen.target.problems.push({ path, error });
+      else if (!ofJobs.has(errnoOf(error))) seen.target.problems.push({ path, error });
     },
   });
   for (const [row, first] of sameFile) found.set(row, found.get(first) as Contents);
