@@ -24,7 +24,7 @@ export interface ContentsOptions {
   onProblem: (path: ByteString, side: "source" | "scratch", error: unknown) => void;
 }
 
-/** Files to be compared: as much as both have. */
+/** Files to be compared, by whatever names: as much as both have. */
 export interface Pairs {
   source: Tree;
   target: Tree;
@@ -123,8 +123,8 @@ export async function compareContents(
     let left = piece.to - piece.from;
     try {
       if (settled.has(row)) return;
-      const one = yield* openAsSeen(source, path, row, open);
-      const other = yield* openAsSeen(scratch, path, piece.there, open);
+      const one = yield* openAsSeen(source, row, open);
+      const other = yield* openAsSeen(scratch, piece.there, open);
       for (let at = piece.from; at < piece.to && !settled.has(row); at += chunkBytes) {
         signal?.throwIfAborted();
         const length = Math.min(chunkBytes, piece.to - at);
@@ -154,14 +154,9 @@ export async function compareContents(
 }
 
 /** Open a file that is still what was looked at. @throws {Failed} */
-function* openAsSeen(
-  { name, storage, root, tree }: Side,
-  path: ByteString,
-  row: number,
-  open: [Storage, number][],
-): Steps<number> {
+function* openAsSeen({ name, storage, root, tree }: Side, row: number, open: [Storage, number][]): Steps<number> {
   try {
-    const fd = yield* openUntouched(storage, `${root}/${path}`);
+    const fd = yield* openUntouched(storage, `${root}/${tree.path(row)}`);
     open.push([storage, fd]);
     const stat = yield* get(storage.fstat(fd));
     if (stat.isFile() && Number(stat.size) === tree.size[row] && stat.mtimeNs === tree.mtime[row]) return fd;

@@ -24,6 +24,7 @@ import type { Copying } from "./copy-file.ts";
 import { type Diff, Do } from "./diff.ts";
 import type { Engine } from "./engine.ts";
 import { bringByRsync, type Lists, type RsyncOptions, saysOnly } from "./rsync-lists.ts";
+import { removeRsyncTemps } from "./rsync-temps.ts";
 import { wholeTreeEngine } from "./rsync-whole.ts";
 
 /** @throws {EfError} TOOL_MISSING */
@@ -55,7 +56,10 @@ function listEngine(options: RsyncOptions, version: (signal: AbortSignal | undef
       };
       // rsync is not taken at its word: what is there is looked at after the copy.
       const { trust: _, ...report } = await copyTree(transfer, comparison, options, copyOptions, {
-        files: (job, failures, cx) => bringByRsync(job, failures, cx, lists),
+        async files(job, failures, cx) {
+          await removeRsyncTemps(comparison.diff, cx, comparison.sides, signal);
+          await bringByRsync(job, failures, cx, lists);
+        },
         finish: setsAttributes
           ? (diff, cx, { directories }, failures) => finishDirectories(diff, cx, directories, lists, failures)
           : undefined,

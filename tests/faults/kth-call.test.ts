@@ -14,7 +14,17 @@ import { isBinary } from "../helpers.ts";
 import { seeded } from "../tables.ts";
 import { differences, type Look, lookAt, pick } from "../trees.ts";
 import { type Counted, canFail, efWith, type Fault, type Faulty, faults, startFaults } from "./calls.ts";
-import { arranged, copy, halves, leftovers, type Scenario, scenarios, seenIn, withoutGroups } from "./scenarios.ts";
+import {
+  allLeftovers,
+  arranged,
+  copy,
+  halves,
+  leftovers,
+  type Scenario,
+  scenarios,
+  seenIn,
+  withoutGroups,
+} from "./scenarios.ts";
 import { isLong, seed } from "./seed.ts";
 
 /** Of each scenario in `npm test`. */
@@ -77,7 +87,7 @@ async function wrongs(
     (line) => !(isKept && /: (mode|mtimeNs) \d+ expected/.test(line)),
   );
   found.push(...differing.map((line) => `the next run: ${line}`));
-  found.push(...leftovers(at.dir).map((path) => `left over: ${path}`));
+  found.push(...allLeftovers(at, scenario).map((path) => `left over: ${path}`));
   return found.map((line) => `${line}   [${k}: ${ran.calls[k - 1]} ${fault}; exit ${ran.code}: ${ran.stderr.trim()}]`);
 }
 

@@ -17,7 +17,10 @@ export interface Scenario {
   changed: (at: Home) => string;
   /** What is compared of a file, where its contents have a time or a host in them. @default its contents */
   asWritten?: (path: string, content: string) => string;
-  /** rsync puts a file in place whose time it could not set: its contents are right, and the next run takes it for a job's. */
+  /**
+   * rsync puts a file in place whose time it could not set: its contents are right, and the next run takes it for a job's. What it has
+   * just made, and not noted yet, stays when it is stopped, until the next run.
+   */
   byRsync?: boolean;
 }
 
@@ -151,11 +154,13 @@ export const scenarios: Scenario[] = [
 /** Temporary files of ef, which only one that was killed leaves behind, and only until the next run. */
 export const isTemporary = (path: string) =>
   /(^|\/)\.(ef-tmp-[^/]*|[^/]*\.ef-[^/]*\.tmp|[^/]*\.tmp-[^/]*)(\/|$)/.test(path);
+/** Those of rsync; no other file below a scenario's `changed` has such a name. */
+const isRsyncs = (path: string) => /(^|\/)\.[^/]+\.[0-9A-Za-z]{6}$/.test(path);
 /** ef's own hidden files: those, locks, and the mark of a migration that has not come to its end. */
 export const isOwn = (path: string) => isTemporary(path) || /(^|\/)\.(ef-part-[^/]*|[^/]*\.lock)$/.test(path);
 
 /** What a directory holds for users: without ef's temporary files, and without the times of directories, which those change. */
-export function seenIn(at: Home, { changed, asWritten }: Scenario): Look {
+export function seenIn(at: Home, { changed, asWritten, byRsync }: Scenario): Look {
   const dir = changed(at);
   let look: Look;
   try {
@@ -164,7 +169,7 @@ export function seenIn(at: Home, { changed, asWritten }: Scenario): Look {
     return { seen: new Map(), blocks: new Map() }; // not made yet
   }
   for (const [path, seen] of look.seen) {
-    if (isOwn(path)) look.seen.delete(path);
+    if (isOwn(path) || (byRsync && isRsyncs(path))) look.seen.delete(path);
     else if (seen.kind === "dir") Object.assign(seen, { mtimeNs: 0n, mode: 0 });
     else if (asWritten && seen.kind === "link") seen.mtimeNs = 0n;
     else if (asWritten && seen.kind === "file") {
@@ -194,6 +199,12 @@ export function halves(now: Look, before: Look, after: Look): string[] {
 }
 
 export const leftovers = (dir: string): string[] => pathsBelow(dir).filter(isTemporary);
+
+/** Those, and where rsync copied its own. */
+export const allLeftovers = (at: Home, { byRsync, changed }: Scenario): string[] => [
+  ...leftovers(at.dir),
+  ...(byRsync ? pathsBelow(changed(at)).filter(isRsyncs) : []),
+];
 
 /** Give a new HOME in that state. */
 export async function arranged<H extends Home>(

@@ -2,6 +2,8 @@
 import { expect, test } from "bun:test";
 import {
   chmodSync,
+  cpSync,
+  existsSync,
   linkSync,
   lstatSync,
   mkdirSync,
@@ -19,6 +21,7 @@ import { join } from "node:path";
 import { shardsOf } from "../../lib/engine/rsync-lists.ts";
 import { storesNanoseconds } from "../../lib/engine/rsync-whole.ts";
 import { Home, have, haveOtherUser, until } from "../helpers.ts";
+import { setTime } from "../trees.ts";
 
 const rsync = have("rsync") ? test : test.skip;
 const byRsync = (transfer: object = {}, more: object = {}) => ({
@@ -284,6 +287,7 @@ for (const seed of [11, 12]) {
 test("nanoseconds are seen where the directory of the copies has a time of whole seconds", () => {
   using at = new Home({ "copies/HF_HOME/f": "" });
   utimesSync(join(at.home, "copies"), 1_700_000_000, 1_700_000_000);
+  setTime(join(at.home, "copies/HF_HOME"), 1_700_000_000_123_456_789n);
   expect(storesNanoseconds(join(at.home, "copies/HF_HOME"))).toBe(true);
   expect(storesNanoseconds(join(at.home, "none/HF_HOME"))).toBe(false); // as in a dry run
 });
@@ -516,6 +520,35 @@ for (const signal of ["SIGTERM", "SIGKILL"] as const) {
     60_000,
   );
 }
+
+rsync(
+  "what an rsync left that was killed goes with the next copy; what is a job's by the same names stays",
+  async () => {
+    using at = cacheOf(byRsync({ bwlimit: "200K" }));
+    at.write("hf/hub/.large.bin", "0123456789".repeat(100_000));
+    const hub = join(at.cache("HF_HOME"), "hub");
+    const temps = () => (existsSync(hub) ? readdirSync(hub).filter((name) => /^\.large\.bin\.\w{6}$/.test(name)) : []);
+    await at.ef(["sync"], {
+      async onStart(child) {
+        await until("the copy", () => temps().some((name) => statSync(join(hub, name)).size > 0));
+        const ran = await at.sh("sh", "ps -eo pid,args");
+        const pids = ran.stdout.split("\n").filter((line) => line.includes(at.home) && /rsync/.test(line));
+        for (const line of pids) process.kill(Number(line.trim().split(" ")[0]), "SIGKILL");
+        child.kill("SIGKILL");
+      },
+    });
+    const [left = ""] = temps();
+    expect(left).not.toBe("");
+    cpSync(join(hub, left), join(hub, ".large.bin.killed")); // an earlier one
+    const jobs = { ".large.bin.backup": "0123456780", ".large.bin.locked": "", ".y.abcdef": "0123" };
+    for (const [name, content] of Object.entries(jobs)) writeFileSync(join(hub, name), content);
+    chmodSync(join(hub, ".large.bin.backup"), 0o600);
+    at.configure({ HF_HOME: "hf" }, byRsync());
+    expect((await at.ef(["sync"])).stderr).toContain("HF_HOME: complete");
+    expect(readFileSync(join(hub, ".large.bin"), "utf8")).toHaveLength(1_000_000);
+    expect(readdirSync(hub).sort()).toEqual([...Object.keys(jobs), ".large.bin", "deep", "x"].sort());
+  },
+);
 
 test("shards: of about the same weight, the large ones apart, neighbours together", () => {
   const mib = 1 << 20;
