@@ -57,7 +57,7 @@ function listEngine(options: RsyncOptions, version: (signal: AbortSignal | undef
       // rsync is not taken at its word: what is there is looked at after the copy.
       const { trust: _, ...report } = await copyTree(transfer, comparison, options, copyOptions, {
         async files(job, failures, cx) {
-          await removeRsyncTemps(comparison.diff, cx, comparison.sides, signal);
+          await removeRsyncTemps(comparison, transfer.past.base, cx, signal);
           await bringByRsync(job, failures, cx, lists);
         },
         finish: setsAttributes

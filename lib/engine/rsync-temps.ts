@@ -10,7 +10,8 @@ import { lookBelow } from "./below.ts";
 import { compareContents } from "./contents.ts";
 import type { Copying } from "./copy-file.ts";
 import { type Diff, Do, sameTime } from "./diff.ts";
-import type { Sides } from "./engine.ts";
+import type { Comparison } from "./engine.ts";
+import type { Base } from "./manifest.ts";
 
 /** How rsync names what it writes: a point, the name without one, a point, six of mkstemp(3). */
 const pattern = /^\.(.+)\.[0-9A-Za-z]{6}$/s;
@@ -21,13 +22,13 @@ const point = 0x2e;
  * of the source's file goes, has the mode that rsync gives to what is not whole yet, and is not being written to.
  */
 export async function removeRsyncTemps(
-  diff: Diff,
+  { diff, sides }: Pick<Comparison, "diff" | "sides">,
+  base: Base | undefined,
   cx: Copying,
-  sides: Sides,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const { source, target } = diff;
-  const left = candidates(diff);
+  const left = candidates(diff, base);
   while (left.length > 0) {
     const alike = new Uint32Array(source.length);
     const together = new Map<number, number>(); // one for each file of the source at a time
@@ -45,7 +46,7 @@ export async function removeRsyncTemps(
 }
 
 /** Rows on scratch that may be such files, each with the row of what it would have become. */
-function candidates({ source, target, todo }: Diff): [here: number, row: number][] {
+function candidates({ source, target, todo }: Diff, base: Base | undefined): [here: number, row: number][] {
   const found: [number, number][] = [];
   for (let here = 1; here < target.length; here++) {
     const [start, end] = [target.nameEnd[here - 1] as number, target.nameEnd[here] as number];
@@ -53,6 +54,8 @@ function candidates({ source, target, todo }: Diff): [here: number, row: number]
     const [, name] = pattern.exec(target.name(here)) ?? [];
     const dir = source.find(target.path(target.parent[here] as number));
     if (name === undefined || dir === undefined || target.kind(here) !== "file" || target.inode[here] !== 0) continue;
+    const path = target.path(here);
+    if (source.find(path) !== undefined || base?.tree.find(path) !== undefined) continue; // what the source has, or had, of that name
     for (const row of [source.child(dir, name), source.child(dir, `.${name}`)]) {
       if (row === undefined || (todo[row] !== Do.copy && todo[row] !== Do.replace)) continue;
       const size = target.size[here] as number;

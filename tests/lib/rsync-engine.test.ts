@@ -550,6 +550,20 @@ rsync(
   },
 );
 
+rsync("what the source has or had by such a name is not taken for an rsync's", async () => {
+  using at = cacheOf();
+  const names = [".x.source", ".x.former"];
+  for (const name of names) writeFileSync(join(at.home, "hf/hub", name), "x", { mode: 0o600 });
+  await at.ef(["sync"]);
+  const inodes = () => names.map((name) => statSync(join(at.cache("HF_HOME"), "hub", name)).ino);
+  const before = inodes();
+  rmSync(join(at.home, "hf/hub/.x.former"));
+  at.write("hf/hub/x", "x, and more");
+  expect((await at.ef(["sync"])).stderr).toContain("HF_HOME: complete");
+  expect(at.read(join(at.cache("HF_HOME"), "hub/x"))).toBe("x, and more");
+  expect(inodes()).toEqual(before);
+});
+
 test("shards: of about the same weight, the large ones apart, neighbours together", () => {
   const mib = 1 << 20;
   const sizes = [1, 500 * mib, 1, 1, 400 * mib, 1, 1, 100 * mib];
