@@ -134,7 +134,10 @@ async function look(
   });
   if (!found) return workspace.find(name, place);
   if (found.length < 2) return found[0];
-  const places = found.map((each) => each.filesystem ?? each.path).join(" and ");
+  const places = found
+    .map((each) => each.filesystem ?? each.path)
+    .sort()
+    .join(" and ");
   throw new EfError("CONFIG_INVALID", `Cannot tell which workspace ${name}: it is in ${places}`, {
     hint: "choose one with: ef config set ef.workspace.filesystem NAME",
   });

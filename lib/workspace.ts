@@ -231,7 +231,7 @@ export class Workspace {
     const [found, ...more] = await this.list({ name, ...(filesystem === undefined ? {} : { filesystem }) });
     if (!found) throw await this.unknown(name);
     if (more.length === 0) return found;
-    const places = [found, ...more].map((each) => each.filesystem ?? each.path);
+    const places = [found, ...more].map((each) => each.filesystem ?? each.path).sort();
     throw new EfError("USAGE", `Cannot tell which workspace ${name}: it is in ${places.join(" and ")}`, {
       hint: "choose one with --filesystem",
     });

@@ -116,7 +116,7 @@ test("two file systems: found by name, and never the wrong one released", async 
   await ws.allocate("both", { filesystem: "scratch" });
   const error = await failure(ws.release("both"));
   expect(error).toMatchObject({ code: "USAGE", hint: "choose one with --filesystem" });
-  expect(error.message).toContain("scratch and beegfs");
+  expect(error.message).toContain("beegfs and scratch");
   await ws.release("both", { filesystem: "beegfs" });
   expect([there.exists("both"), there.exists("both", "beegfs")]).toEqual([true, false]);
   expect((await failure(ws.list({ filesystem: "nowhere" }))).message).toContain("no such filesystem");
