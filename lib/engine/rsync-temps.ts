@@ -58,9 +58,10 @@ function candidates({ source, target, todo }: Diff, base: Base | undefined): [he
     if (source.find(path) !== undefined || base?.tree.find(path) !== undefined) continue; // what the source has, or had, of that name
     for (const row of [source.child(dir, name), source.child(dir, `.${name}`)]) {
       if (row === undefined || (todo[row] !== Do.copy && todo[row] !== Do.replace)) continue;
-      const size = target.size[here] as number;
-      const isWhole = size === source.size[row] && sameTime(source.mtime[row] as bigint, target.mtime[here] as bigint);
-      if (size > (source.size[row] as number) || (!isWhole && (target.permissions(here) & 0o077) !== 0)) continue;
+      const isShut = (target.permissions(here) & 0o077) === 0;
+      // With the source's time it has been a whole copy, and a job gave it that name.
+      const isCopy = sameTime(source.mtime[row] as bigint, target.mtime[here] as bigint);
+      if (!isShut || isCopy || (target.size[here] as number) > (source.size[row] as number)) continue;
       found.push([here, row]);
     }
   }

@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -550,7 +551,7 @@ rsync(
   },
 );
 
-rsync("what the source has or had by such a name is not taken for an rsync's", async () => {
+rsync("what was copied is not taken for an rsync's, whatever its name is or becomes", async () => {
   using at = cacheOf();
   const names = [".x.source", ".x.former"];
   for (const name of names) writeFileSync(join(at.home, "hf/hub", name), "x", { mode: 0o600 });
@@ -559,8 +560,12 @@ rsync("what the source has or had by such a name is not taken for an rsync's", a
   const before = inodes();
   rmSync(join(at.home, "hf/hub/.x.former"));
   at.write("hf/hub/x", "x, and more");
+  const backup = join(at.cache("HF_HOME"), ".model.bin.backup");
+  renameSync(join(at.cache("HF_HOME"), "model.bin"), backup); // as a job does
+  chmodSync(backup, 0o600);
   expect((await at.ef(["sync"])).stderr).toContain("HF_HOME: complete");
   expect(at.read(join(at.cache("HF_HOME"), "hub/x"))).toBe("x, and more");
+  expect(at.read(backup)).toBe("weights");
   expect(inodes()).toEqual(before);
 });
 
