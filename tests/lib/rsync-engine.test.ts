@@ -533,9 +533,11 @@ rsync(
       async onStart(child) {
         await until("the copy", () => temps().some((name) => statSync(join(hub, name)).size > 0));
         const ran = await at.sh("sh", "ps -eo pid,args");
-        const pids = ran.stdout.split("\n").filter((line) => line.includes(at.home) && /rsync/.test(line));
-        for (const line of pids) process.kill(Number(line.trim().split(" ")[0]), "SIGKILL");
-        child.kill("SIGKILL");
+        const lines = ran.stdout.split("\n").filter((line) => line.includes(at.home) && /rsync/.test(line));
+        const pids = lines.map((line) => Number(line.trim().split(" ")[0]));
+        // All at once: one that sees another end ends well.
+        for (const signal of ["SIGSTOP", "SIGKILL"] as const)
+          for (const pid of [...pids, child.pid as number]) process.kill(pid, signal);
       },
     });
     const [left = ""] = temps();
