@@ -236,7 +236,10 @@ test("a name that somebody takes on the target meanwhile is not overwritten, wha
     using pair = new Pair();
     const theirs = join(pair.target, "f");
     writeFileSync(join(pair.source, "f"), "new");
-    if (before === "ours") writeFileSync(theirs, "older");
+    if (before === "ours") {
+      writeFileSync(theirs, "older");
+      utimesSync(theirs, 1e9, 1e9);
+    }
     const comparison = await pair.compare();
     writeFileSync(theirs, "theirs");
     const { state } = await pair.carry(comparison, () => {});

@@ -45,6 +45,8 @@ function user(): Home {
     const dir = join(at.home, `torch/${i % 20}`);
     if (i < 20) mkdirSync(dir, { recursive: true });
     writeFileSync(join(dir, `${i}`), `${i}`);
+    // Deno takes one that has just been written in the first millisecond of a second for one with a time of whole seconds.
+    utimesSync(join(dir, `${i}`), 1_600_000_000, 1_600_000_000.25);
   }
   writeFileSync(join(hf, "large"), Buffer.alloc(9 << 20, "abc"));
   linkSync(join(hf, "large"), join(hf, "hard link"));
