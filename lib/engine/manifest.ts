@@ -9,7 +9,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import type { ByteString } from "../base/bytes.ts";
 import { crc32 } from "../base/crc.ts";
-import { EfError, isStorageFault, reasonOf } from "../base/errors.ts";
+import { EfError, errnoOf, isStorageFault, reasonOf } from "../base/errors.ts";
 import { randomId, writeAtomic } from "../base/files.ts";
 import { oneMore } from "../base/memory.ts";
 import { Tree } from "./tree.ts";
@@ -224,12 +224,11 @@ function reading<T>(
   use: (read: Read) => T | undefined,
   onFault?: (error: unknown) => never,
 ): T | undefined {
-  const failed = (error: unknown) => (isStorageFault(error) ? onFault?.(error) : undefined);
   let fd: number;
   try {
     fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   } catch (error) {
-    return failed(error);
+    return isStorageFault(error) ? onFault?.(error) : undefined;
   }
   try {
     const stat = fstatSync(fd);
@@ -247,7 +246,8 @@ function reading<T>(
       return bytes;
     });
   } catch (error) {
-    return failed(error);
+    // Of a file that is open each error is the storage's; what is wrong in what was read has no number.
+    return errnoOf(error) === undefined ? undefined : onFault?.(error);
   } finally {
     closeSync(fd);
   }

@@ -1,5 +1,5 @@
 /** The two directories of a push. */
-import { mkdirSync, readdirSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import type { Step } from "./plan.ts";
@@ -9,7 +9,8 @@ export function scratchIsThere({ target }: Step): boolean {
   try {
     return readdirSync(target).length > 0;
   } catch (error) {
-    if (errnoOf(error) === "ENOENT") return false;
+    // Storage may hide for a moment what is there: then nobody may go on as if it had been pushed.
+    if (errnoOf(error) === "ENOENT" && !existsSync(target)) return false;
     throw new EfError("IO", `Cannot read ${target}: ${reasonOf(error)}`, { path: target, cause: error });
   }
 }

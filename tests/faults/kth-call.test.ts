@@ -142,6 +142,8 @@ test.skipIf(!isBinary || !canFail).each([
   ["loading an environment", "EIO", /^(openat|read|statx) .*\/bin\/activate$/],
   ["a sync that updates and mirrors, after a purge", "EIO", /^(openat|statx|pread64) .*\/\.HF_HOME\.manifest$/],
   ["a push", "ENOENT", /^openat .*\/hf\/(made\/|hub\/)?\.ef-tmp-/],
+  ["a push", "ENOENT", /^(openat|getdents64) .*\/euler-files\/HF_HOME$/],
+  ["a push", "EACCES", /^(fstat|statx|read|pread64) .*\/\.HF_HOME\.manifest$/],
 ] as const)(
   "%s: what storage hides for a moment is not taken for done (%s) [needs seccomp and gcc]",
   async (name, fault, hidden) => {
