@@ -41,7 +41,7 @@ import { leaveConflicts, leaveUnsettled } from "./push-later.ts";
 import { compareContents } from "./push-look.ts";
 import { finish, type PushPlan, planPush } from "./push-plan.ts";
 import { makeSource, scratchIsThere } from "./push-roots.ts";
-import { type Pushed, runPush } from "./push-run.ts";
+import { type Pushed, pushNothing, runPush } from "./push-run.ts";
 import { isPushWork, type PushSummary, summaryOf } from "./push-summary.ts";
 import * as words from "./push-words.ts";
 import type { Scan } from "./scan.ts";
@@ -143,7 +143,9 @@ export async function pushStep(step: Step, context: PushContext): Promise<Pushed
   if (context.onConflict === "fail" && summary.conflicts.length > 0)
     throw words.conflictError(summary.conflicts, "nothing was pushed");
   tellPlan(step, summary, context);
-  const pushed = isPushWork(summary) ? await carry(step, looked, plan, summary, context) : nothing(plan);
+  const pushed = isPushWork(summary)
+    ? await carry(step, looked, plan, summary, context)
+    : await pushNothing(plan, looked.cx, looked.source.temps);
   held.assertHeld();
   await quietly(step, context, async () => {
     await note(step, looked, planned, pushed, context);
@@ -282,14 +284,6 @@ async function carry(
 }
 
 const isWholeLook = ({ scratch, source }: Looked) => scratch.problems.length === 0 && source.problems.length === 0;
-
-const nothing = ({ scratch }: PushPlan): Pushed => ({
-  state: new Uint8Array(scratch.length),
-  failures: [],
-  arrived: new Map(),
-  stored: new Map(),
-  removed: new Set(),
-});
 
 /**
  * Keep what is known now: as a whole sync would, if both sides are equal; else as the base of later decisions.

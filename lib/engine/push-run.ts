@@ -13,7 +13,7 @@ import { span } from "../base/trace.ts";
 import { assertBelow, lookBelow } from "./below.ts";
 import { isBrought, makeHardLinks } from "./carry.ts";
 import { type DirectoryRules, each, type Failure, type Job, State } from "./carrying.ts";
-import { copyAttributes } from "./copy-file.ts";
+import { type Copying, copyAttributes } from "./copy-file.ts";
 import { directoryMode, makeDirectories } from "./directories.ts";
 import { bringFiles } from "./files.ts";
 import { removeTemps } from "./leftovers.ts";
@@ -72,6 +72,17 @@ export async function runPush(plan: PushPlan, pushing: Pushing): Promise<Pushed>
   await finishDirectories(plan, job, pushing, failures);
   await flush(plan, { arrived, stored, removed }, pushing, failures);
   return { state, failures, arrived, stored, removed };
+}
+
+/** Where nothing is to be pushed: what killed runs left goes all the same. @param temps at the source */
+export async function pushNothing(
+  { scratch, todo }: PushPlan,
+  cx: Copying,
+  temps: readonly ByteString[],
+): Promise<Pushed> {
+  await removeTemps(cx, temps, { source: scratch, todo });
+  const state = new Uint8Array(scratch.length);
+  return { state, failures: [], arrived: new Map(), stored: new Map(), removed: new Set() };
 }
 
 /** Is a file or link still what was seen? */

@@ -18,6 +18,7 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { efArgv, Home, have, haveOtherUser, isBinary, run, until } from "../helpers.ts";
 import { Terminal } from "../terminal.ts";
@@ -478,6 +479,16 @@ test("excluded names, ef's temporary files and FIFOs are not pushed; the last ar
   expect(result).toMatchObject({ names: [], skipped: ["pipe"] });
   expect(Object.keys(contents(here(at)))).toEqual(["hub/", "hub/b", "hub/deep/", "hub/deep/config.json", "model.bin"]);
   expect(code).toBe(0);
+});
+
+test("what a killed push left at the source goes, also where nothing is to be pushed; not in a dry run", async () => {
+  using at = await hub();
+  const name = `hub/.ef-tmp-${hostname()}-999999999-0123456789abcdef-0`;
+  edit(at, name, "half");
+  for (const [args, isLeft] of [[["--dry-run"], true] as const, [[], false] as const]) {
+    const { result, code } = await push(at, ...args);
+    expect([result.names, code, existsSync(here(at, name))]).toEqual([[], 0, isLeft]);
+  }
 });
 
 test("--dry-run touches nothing, and says what the run then does", async () => {

@@ -211,8 +211,10 @@ async function aftermath(at: Home, { nodes, withEuler }: Herd, before: Map<strin
         after.set(dir === "cache" ? `cache/hf/${path}` : `${dir}/${path}`, content);
   const wrongs = halves(at, after).map((path) => `half: ${path}`);
   // Without a lock rsync may have copied what a push was writing at the source: named as a temporary file, and gone when ef compares.
+  // And one may have made the copy whole, so that it is fresh, while another was still writing that was killed then.
+  const isExclusive = nodes.length === 1 && nodes[0]?.flock !== "always granted";
   for (const node of nodes)
-    for (const args of [["push"], withEuler ? ["sync", "--force"] : ["sync"], ["sync"]]) {
+    for (const args of [["push"], withEuler || !isExclusive ? ["sync", "--force"] : ["sync"], ["sync"]]) {
       const { code, stderr } = await efOn(node, at, args);
       if (code !== 0) wrongs.push(`then ef ${args}: exit ${code}: ${stderr}`);
     }
