@@ -191,3 +191,26 @@ export async function until<T>(
     await Bun.sleep(10);
   }
 }
+
+/**
+ * Follow how much memory a process has at most; `stop` gives it, in bytes. Not what wait4(2) says: that begins with the memory of the
+ * process that started it.
+ */
+export function watchMemory(pid: number): { stop(): number } {
+  let most = 0;
+  const look = () => {
+    try {
+      const status = readFileSync(`/proc/${pid}/status`, "utf8");
+      most = Math.max(most, Number(/^VmHWM:\s*(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024);
+    } catch {
+      // it has ended
+    }
+  };
+  const watch = setInterval(look, 5);
+  return {
+    stop() {
+      clearInterval(watch);
+      return most;
+    },
+  };
+}

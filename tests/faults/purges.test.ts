@@ -5,7 +5,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { efArgv, Home, have, isBinary } from "../helpers.ts";
+import { efArgv, Home, have, isBinary, watchMemory } from "../helpers.ts";
 import { seeded } from "../tables.ts";
 import { lookAt, pathsBelow, pick, wrongsOf } from "../trees.ts";
 import { leftovers } from "./scenarios.ts";
@@ -74,18 +74,19 @@ test("whatever was purged before: a status says so, and one sync makes it whole"
 const limits = ["prlimit", "--as=8000000000"];
 const mostMemory = 400 << 20;
 
-/** Run ef, and ask the kernel how much memory it had. */
+/** Run ef, and see how much memory it had. */
 async function measured(at: Home, args: readonly string[]) {
   const child = Bun.spawn([...limits, ...efArgv, ...args], {
     cwd: at.home,
     env: at.env,
     stdio: ["ignore", "pipe", "pipe"],
   });
+  const memory = watchMemory(child.pid);
   const stop = setTimeout(() => child.kill("SIGKILL"), 60_000);
   const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()]);
   const code = await child.exited;
   clearTimeout(stop);
-  return { code, stdout, stderr, bytes: child.resourceUsage()?.maxRSS ?? 0 };
+  return { code, stdout, stderr, bytes: memory.stop() };
 }
 
 test.skipIf(!isBinary || !have("prlimit"))(
@@ -105,14 +106,17 @@ test.skipIf(!isBinary || !have("prlimit"))(
       );
       const wrong: string[] = [];
       let runs = 0;
+      let most = 0;
       for (; mutator.exitCode === null; runs++) {
         const args = runs % 3 === 2 ? ["push"] : ["sync"];
         const { code, stderr, bytes } = await measured(at, args);
         if (![0, 1].includes(code)) wrong.push(`${args}: exit ${code}: ${stderr}`);
         if (/^\s+at .*:\d+|\b(Type|Range|Reference)Error\b|panic/m.test(stderr)) wrong.push(`${args}: ${stderr}`);
+        most = Math.max(most, bytes);
         if (bytes > mostMemory) wrong.push(`${args}: ${bytes} bytes of memory`);
       }
       expect(await mutator.exited).toBe(0);
+      expect(most).toBeGreaterThan(10 << 20); // it was measured
       if (isLong) console.log(`round ${round}: ${runs} runs`);
       // Without its notes a push takes every difference for a change of both sides. Then scratch is given up.
       const pushed = await at.ef(["push", "--on-conflict", "scratch"]);

@@ -24,7 +24,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { libc } from "../../lib/drivers/libc.ts";
 import { isLong } from "../faults/seed.ts";
-import { efArgv, Home, have, isBinary } from "../helpers.ts";
+import { efArgv, Home, have, isBinary, watchMemory } from "../helpers.ts";
 import { Terminal } from "../terminal.ts";
 
 setDefaultTimeout(isLong ? 7_200_000 : 120_000);
@@ -70,15 +70,6 @@ interface Measured {
   silence: number;
 }
 
-/** The most memory that a process had so far, in bytes; 0 if it has ended. */
-function peakOf(pid: number): number {
-  try {
-    return Number(/^VmHWM:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0) * 1024;
-  } catch {
-    return 0;
-  }
-}
-
 /** Run ef; its figures go to the report. */
 async function measure(
   at: Home,
@@ -93,12 +84,7 @@ async function measure(
     stdio: ["ignore", "pipe", "pipe"],
   });
   onStart?.(child);
-  // Not what wait4(2) says: that begins with the memory of this process, which started it.
-  let memory = 0;
-  const look = () => {
-    memory = Math.max(memory, peakOf(child.pid));
-  };
-  const watch = setInterval(look, 5);
+  const watch = watchMemory(child.pid);
   let stderr = "";
   let heard = began;
   let silence = 0;
@@ -112,7 +98,7 @@ async function measure(
   };
   const [stdout] = await Promise.all([new Response(child.stdout).text(), listen(), child.exited]);
   const seconds = (performance.now() - began) / 1000;
-  clearInterval(watch);
+  const memory = watch.stop();
   const code = child.exitCode ?? 128 + ({ SIGINT: 2, SIGTERM: 15 }[child.signalCode as string] ?? 0);
   note(
     `${what}: ${seconds.toFixed(1)} s, ${Math.round(memory / MB)} MB, silent for ${(silence / 1000).toFixed(1)} s at most`,
