@@ -5,7 +5,7 @@ import { plural } from "./base/units.ts";
 import type { Config } from "./config/schema.ts";
 import { workspaceOf } from "./drivers/hpc-workspace.ts";
 import { lock } from "./engine/lock.ts";
-import { Workspace, type WorkspaceInfo } from "./workspace.ts";
+import { placesOf, Workspace, type WorkspaceInfo } from "./workspace.ts";
 
 export interface ScratchBaseOptions {
   /** @default process.env */
@@ -134,11 +134,7 @@ async function look(
   });
   if (!found) return workspace.find(name, place);
   if (found.length < 2) return found[0];
-  const places = found
-    .map((each) => each.filesystem ?? each.path)
-    .sort()
-    .join(" and ");
-  throw new EfError("CONFIG_INVALID", `Cannot tell which workspace ${name}: it is in ${places}`, {
+  throw new EfError("CONFIG_INVALID", `Cannot tell which workspace ${name}: it is in ${placesOf(found)}`, {
     hint: "choose one with: ef config set ef.workspace.filesystem NAME",
   });
 }

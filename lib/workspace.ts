@@ -231,8 +231,7 @@ export class Workspace {
     const [found, ...more] = await this.list({ name, ...(filesystem === undefined ? {} : { filesystem }) });
     if (!found) throw await this.unknown(name);
     if (more.length === 0) return found;
-    const places = [found, ...more].map((each) => each.filesystem ?? each.path).sort();
-    throw new EfError("USAGE", `Cannot tell which workspace ${name}: it is in ${places.join(" and ")}`, {
+    throw new EfError("USAGE", `Cannot tell which workspace ${name}: it is in ${placesOf([found, ...more])}`, {
       hint: "choose one with --filesystem",
     });
   }
@@ -321,3 +320,10 @@ function oneOf(what: string, released: readonly Restorable[]): Restorable {
         hint: ids.length === 0 ? "there is nothing" : `there is: ${ids.join(", ")}`,
       });
 }
+
+/** Where workspaces of one name are, for people: in the same order whichever ends first. */
+export const placesOf = (found: readonly WorkspaceInfo[]): string =>
+  found
+    .map(({ filesystem, path }) => filesystem ?? path)
+    .sort()
+    .join(" and ");

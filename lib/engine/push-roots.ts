@@ -4,7 +4,7 @@ import { dirname } from "node:path";
 import { EfError, errnoOf, reasonOf } from "../base/errors.ts";
 import type { Step } from "./plan.ts";
 
-/** Is there anything on scratch? Where nothing is, nothing is pushed: that scratch was purged, or is not mounted. */
+/** Is there anything on scratch? Where nothing is, nothing is pushed: that scratch was purged, or is not mounted. @throws {EfError} IO */
 export function scratchIsThere({ target }: Step): boolean {
   try {
     return readdirSync(target).length > 0;

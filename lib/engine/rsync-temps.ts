@@ -13,13 +13,20 @@ import { type Diff, Do, sameTime } from "./diff.ts";
 import type { Comparison } from "./engine.ts";
 import type { Base } from "./manifest.ts";
 
-/** How rsync names what it writes: a point, the name without one, a point, six of mkstemp(3). */
+/**
+ * How rsync names what it writes: a point, the name without its own, a point, six of mkstemp(3) (receiver.c, get_tmpname). It cuts
+ * names that would have more than 255 bytes: those are not known here, and stay.
+ */
 const pattern = /^\.(.+)\.[0-9A-Za-z]{6}$/s;
 const point = 0x2e;
 
 /**
  * Remove those of files that are to be brought, beside them. A job may give such names too: only what holds nothing but the beginning
- * of the source's file goes, has the mode that rsync gives to what is not whole yet, and is not being written to.
+ * of the source's file goes, has the mode that rsync gives to what is not whole yet, and is not being written to. That takes reading it, and as much of the source's:
+ * after a kill only.
+ *
+ * @param base what the last sync put there; no name of it is rsync's
+ * @throws the signal's reason; what cannot be read or removed stays
  */
 export async function removeRsyncTemps(
   { diff, sides }: Pick<Comparison, "diff" | "sides">,
